@@ -1,0 +1,80 @@
+"""References to media: where a picture or clip is, never its pixels."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmalign.errors import RowError
+
+MediaKind = Literal["image", "video"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaRef:
+    """Where one medium is and which part of it is meant.
+
+    Exactly one of `uri` and `content` is given.
+
+    Args:
+        kind: "image" or "video".
+        uri: a path below the data root, an http(s) address, or a `data:` URI.
+        content: the encoded file itself (JPEG, PNG, MP4 bytes), as Parquet rows carry it. Not decoded pixels.
+        sha256: hex digest of the encoded file, when known.
+        span_s: start and end of a clip in seconds.
+        frame_indices: frames to take, counted from 0.
+    """
+
+    kind: MediaKind
+    uri: str | None = None
+    content: bytes | None = field(default=None, repr=False)
+    sha256: str | None = None
+    span_s: tuple[float, float] | None = None
+    frame_indices: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("image", "video"):
+            raise RowError("media kind is unknown", field="kind", value=self.kind, hint="use 'image' or 'video'")
+        if (self.uri is None) == (self.content is None):
+            raise RowError("media needs either a uri or its bytes", field="media", value=self.uri)
+        if self.span_s is not None and not 0 <= self.span_s[0] < self.span_s[1]:
+            raise RowError("clip bounds must satisfy 0 <= start < end", field="span_s", value=self.span_s)
+
+    @classmethod
+    def parse(cls, kind: MediaKind, raw: Any, *, field: str = "media") -> MediaRef:
+        """Read what published rows put in a media column: a path, bytes, or {"bytes", "path", "url"}.
+
+        Raises:
+            RowError: `raw` is none of these.
+        """
+        if isinstance(raw, str) and raw:
+            return cls(kind=kind, uri=raw)
+        if isinstance(raw, bytes) and raw:
+            return cls(kind=kind, content=raw)
+        if isinstance(raw, dict):
+            if raw.get("bytes"):
+                return cls(kind=kind, content=raw["bytes"])
+            for key in ("path", "url", "uri", "image", "video"):
+                if isinstance(raw.get(key), str) and raw[key]:
+                    return cls(kind=kind, uri=raw[key])
+        raise RowError(
+            f"{kind} is neither a path, bytes nor a data URI",
+            field=field,
+            value=raw,
+            hint="give a path below data.root, encoded bytes, or data:image/...;base64,...",
+        )
+
+    def data_uri(self, mime_type: str = "application/octet-stream") -> str:
+        """Return `content` as a `data:` URI, the form in which JSON carries bytes."""
+        assert self.content is not None, "only a reference that holds bytes becomes a data URI"
+        return f"data:{mime_type};base64,{base64.b64encode(self.content).decode('ascii')}"
+
+    def identity(self) -> str:
+        """Return a stable key of what is referred to, without opening any file."""
+        if self.content is not None:
+            name = hashlib.sha256(self.content).hexdigest()
+        else:
+            name = self.sha256 or f"uri:{self.uri}"
+        return f"{self.kind}|{name}|{self.span_s}|{self.frame_indices}"

@@ -1,0 +1,159 @@
+"""The one record everything works on: a prompt, its media, and K responses, best first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mmalign.errors import RowError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Characters `start` to `end` (exclusive) of a response's text and the weight of their tokens."""
+
+    start: int
+    end: int
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise RowError("span must satisfy 0 <= start < end", field="spans", value=(self.start, self.end))
+        _require_finite(self.weight, "spans.weight")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Response:
+    """One answer to the prompt and what is known about it.
+
+    Args:
+        messages: usually one assistant turn; more when the answer used tools.
+        score: overall score, larger is better.
+        scores: named scores ("helpfulness": 4.0).
+        critique: what an annotator wrote about it.
+        spans: characters with a token weight (hallucinated or corrected passages).
+        media: media of the prompt as this response saw them, when they differ from the row's (same length and order);
+            None means the row's own.
+        model: who wrote the response.
+        annotator: who judged it.
+    """
+
+    messages: tuple[Message, ...]
+    score: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    critique: str | None = None
+    spans: tuple[Span, ...] = ()
+    media: tuple[MediaRef, ...] | None = None
+    model: str | None = None
+    annotator: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise RowError("response has no message", field="responses")
+        for name, value in [("score", self.score), *self.scores.items()]:
+            if value is not None:
+                _require_finite(value, name)
+
+    @classmethod
+    def of(cls, text: str, **facts) -> Response:
+        """Build a response of one assistant turn."""
+        return cls(messages=(Message.of("assistant", text),), **facts)
+
+    @property
+    def text(self) -> str:
+        """The assistant's words, joined over turns."""
+        return "".join(message.text for message in self.messages if message.role == "assistant")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preference:
+    """A prompt, its media and K >= 1 responses, best first. K = 1 is a demonstration (SFT).
+
+    Args:
+        id: unique within its data set; tables of reference log-probs and reports refer to it.
+        prompt: the turns before the answer; the last is not the answer.
+        media: every medium of the prompt; `MediaPart.index` points here.
+        responses: best first.
+        ties: groups of neighbouring positions that are equally good, e.g. ((1, 2),).
+        margin: how much better the best is than the worst, in the annotator's unit.
+        weight: weight of the row in the loss.
+        difficulty: set by curricula; larger is harder.
+        tags: free labels, used to slice evaluation.
+        provenance: where the row comes from: "source", "file", "row", "model", "annotator".
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    responses: tuple[Response, ...]
+    media: tuple[MediaRef, ...] = ()
+    ties: tuple[tuple[int, ...], ...] = ()
+    margin: float | None = None
+    weight: float = 1.0
+    difficulty: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise RowError("prompt has no message", field="prompt")
+        if not self.responses:
+            raise RowError("row has no response", field="responses")
+        for name in ("margin", "weight", "difficulty"):
+            value = getattr(self, name)
+            if value is not None:
+                _require_finite(value, name)
+        if self.weight < 0:
+            raise RowError("weight must not be negative", field="weight", value=self.weight)
+        self._require_media_match()
+        self._require_order()
+
+    def _require_media_match(self) -> None:
+        used = [index for message in self.prompt for index in message.media_indices]
+        if sorted(used) != list(range(len(self.media))):
+            raise RowError(
+                f"placeholders and media do not match: {len(used)} placeholder(s), {len(self.media)} medium/media",
+                field="prompt",
+                value=used,
+                hint="every medium must be named by exactly one placeholder of the prompt",
+            )
+        for k, response in enumerate(self.responses):
+            if response.media is not None and len(response.media) != len(self.media):
+                raise RowError(
+                    f"response has {len(response.media)} media of its own, the row has {len(self.media)}",
+                    field=f"responses[{k}].media",
+                )
+
+    def _require_order(self) -> None:
+        scores = [response.score for response in self.responses]
+        if None not in scores and any(later > sooner for sooner, later in zip(scores, scores[1:], strict=False)):
+            raise RowError("responses must stand best first by score", field="responses", value=scores)
+        for group in self.ties:
+            neighbours = len(group) > 1 and list(group) == list(range(group[0], group[0] + len(group)))
+            if not neighbours or group[0] < 0 or group[-1] >= len(self.responses):
+                raise RowError("a tie must name neighbouring responses", field="ties", value=group)
+
+    @property
+    def chosen(self) -> Response:
+        """The best response."""
+        return self.responses[0]
+
+    @property
+    def rejected(self) -> Response:
+        """The worst response."""
+        return self.responses[-1]
+
+    def levels(self) -> tuple[int, ...]:
+        """Return one integer per response: 0 for the best level, equal integers for ties."""
+        tied_to_previous = {index for group in self.ties for index in group[1:]}
+        levels: list[int] = []
+        for k in range(len(self.responses)):
+            levels.append(0 if k == 0 else levels[-1] + (k not in tied_to_previous))
+        return tuple(levels)
+
+
+def _require_finite(value: float, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise RowError("number is not finite", field=name, value=value)
