@@ -1,0 +1,232 @@
+"""Log-probs of response tokens, from hidden states to `GroupLogps`, without ever holding all logits.
+
+Let h be the hidden state that predicts token t, W and b the head, c the soft cap. With l = c tanh((W h + b) / c),
+
+    log p(t) = l[t] - logsumexp(l)        d log p(t) / d l[j] = [j = t] - softmax(l)[j]
+
+so backward needs one number per token (the log-sum-exp) and the logits once more. The work is cut into blocks of the
+vocabulary, and each block into tiles of tokens: the gradient of a block of W is then summed in fp32 over all tokens
+and written once, and the largest temporary is one tile. Few tokens (their logits fit `KEPT_LOGITS_BYTES`) keep their
+logits from forward to backward, which saves one matrix product in four; many tokens recompute them. Both ways run the
+same lines and are exact. Measured figures: docs/benchmarks.md, "Response log-probs".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+TILE_BYTES = 32 * 2**20
+"""Size of one fp32 tile of logits, the unit of work and the largest temporary."""
+
+TOKENS_PER_TILE = 1024
+"""Most rows of a tile; fewer columns then fit, which costs no speed as long as a tile is a large matrix product."""
+
+KEPT_LOGITS_BYTES = 64 * 2**20
+"""Logits up to this size are kept for backward instead of being computed again."""
+
+
+@dataclass(frozen=True)
+class GroupLogps:
+    """Log-probs of every response token: B groups (prompts), K responses, T tokens of the longest response.
+
+    Args:
+        token_logps: fp32 [B, K, T], in nats; what stands where `mask` is False is never read.
+        mask: bool [B, K, T], True where the response has a token.
+        token_weights: fp32 [B, K, T] or None; the weight of each token in `sums` and `means`.
+    """
+
+    token_logps: Tensor
+    mask: Tensor
+    token_weights: Tensor | None = None
+
+    def sums(self) -> Tensor:
+        """Return the log-prob of each response [B, K]: the sum over its tokens, times their weights if there are any."""
+        token_logps = self.token_logps.masked_fill(~self.mask, 0.0)
+        return (token_logps if self.token_weights is None else token_logps * self.token_weights).sum(-1)
+
+    def means(self) -> Tensor:
+        """Return `sums` per token [B, K]; 0 for a response without tokens."""
+        return self.sums() / self.lengths().clamp(min=1)
+
+    def lengths(self) -> Tensor:
+        """Return the number of tokens of each response, int64 [B, K]."""
+        return self.mask.sum(-1)
+
+
+def response_logps(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    softcap: float | None = None,
+    *,
+    accumulate_into_grad: bool = False,
+) -> Tensor:
+    """Return log p(target) of each token under the head `hidden @ weight.T + bias`, in fp32 (fp64 for fp64 inputs).
+
+    Logits, log-sum-exp and gradients are accumulated in fp32 whatever the dtype of the inputs. Under autocast the
+    products run in the autocast dtype, as `nn.Linear` would, and still accumulate in fp32.
+
+    Args:
+        hidden: [N, D], the hidden state that predicts each target.
+        weight: [V, D] of the language model head; gets no gradient work when it is frozen.
+        bias: [V] or None.
+        targets: int64 [N], each in [0, V).
+        softcap: `final_logit_softcapping` of the model, applied to the logits.
+        accumulate_into_grad: add the gradient of `weight` straight to an existing `weight.grad`, which saves a V x D
+            buffer. Allowed only where `weight.grad` is filled by `.backward()` of one process: nobody then waits for
+            the gradient to pass through autograd. Ignored when `can_accumulate_into_grad` says no.
+
+    Returns:
+        fp32 [N].
+    """
+    operand_dtype = hidden.dtype
+    if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
+        operand_dtype = torch.get_autocast_dtype(hidden.device.type)
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    keep_logits = needs_grad and hidden.shape[0] * weight.shape[0] * 4 <= KEPT_LOGITS_BYTES
+    into_grad = accumulate_into_grad and needs_grad and can_accumulate_into_grad(weight)
+    return _ResponseLogps.apply(hidden, weight, bias, targets, softcap, operand_dtype, keep_logits, into_grad)
+
+
+def can_accumulate_into_grad(weight: Tensor) -> bool:
+    """Say whether nobody would miss the gradient of `weight` if it went straight to `weight.grad`.
+
+    That needs a plain leaf tensor (a sharded one is reduced by its wrapper), no hook on it, and one process (DDP waits
+    for every gradient in a hook of its own).
+    """
+    several_processes = torch.distributed.is_available() and torch.distributed.is_initialized()
+    hooks = weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
+    plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.is_leaf
+    return plain and weight.requires_grad and not hooks and not several_processes
+
+
+class _ResponseLogps(torch.autograd.Function):
+    """See the head of the file. Inputs are those of `response_logps`; its checks are done there."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, softcap, operand_dtype, keep_logits, into_grad):
+        wide = torch.float64 if operand_dtype == torch.float64 else torch.float32
+        log_total = hidden.new_full(targets.shape, -math.inf, dtype=wide)
+        target_logits = hidden.new_zeros(targets.shape, dtype=wide)
+        kept = hidden.new_empty((len(targets), len(weight)), dtype=wide) if keep_logits else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for columns, block, block_bias in _blocks(weight, bias, len(targets), operand_dtype):
+                for rows in _tiles(len(targets)):
+                    logits = _logits(hidden[rows].to(operand_dtype), block, block_bias, softcap)
+                    log_total[rows] = torch.logaddexp(log_total[rows], logits.logsumexp(-1))
+                    inside, position = _position_in_block(targets[rows], columns)
+                    picked = logits.gather(1, position[:, None]).squeeze(1)
+                    target_logits[rows] = torch.where(inside, picked, target_logits[rows])
+                    if kept is not None:
+                        kept[rows, columns] = logits
+        ctx.save_for_backward(hidden, weight, bias, targets, log_total, kept)
+        ctx.softcap, ctx.operand_dtype, ctx.into_grad = softcap, operand_dtype, into_grad
+        return target_logits - log_total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        hidden, weight, bias, targets, log_total, kept = ctx.saved_tensors
+        sums = _GradientSums(ctx, hidden, weight, bias)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for columns, block, block_bias in _blocks(weight, bias, len(targets), ctx.operand_dtype):
+                for rows in _tiles(len(targets)):
+                    operand = hidden[rows].to(ctx.operand_dtype)
+                    logits = _logits(operand, block, block_bias, ctx.softcap) if kept is None else kept[rows, columns]
+                    slope = _slope(logits, log_total[rows], grad_output[rows], targets[rows], columns, ctx.softcap)
+                    sums.add(slope, operand, block, rows)
+                sums.close_block(columns)
+        return *sums.gradients(), None, None, None, None, None
+
+
+class _GradientSums:
+    """The gradients that somebody asked for, summed in fp32 tile by tile; nothing is computed for the others."""
+
+    def __init__(self, ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        wide = torch.float64 if ctx.operand_dtype == torch.float64 else torch.float32
+        self.hidden_dtype = hidden.dtype
+        self.hidden = torch.zeros_like(hidden, dtype=wide) if needs_hidden else None
+        self.direct = needs_weight and ctx.into_grad and weight.grad is not None
+        self.weight = None if not needs_weight else weight.grad if self.direct else torch.empty_like(weight)
+        self.bias = torch.empty_like(bias) if needs_bias else None
+        self.block_weight = self.block_bias = 0
+
+    def add(self, slope: Tensor, operand: Tensor, block: Tensor, rows: slice) -> None:
+        """Add one tile: `slope` [n, v] is d loss / d logits, `operand` [n, D] the hidden states, `block` [v, D]."""
+        if self.bias is not None:
+            self.block_bias = self.block_bias + slope.sum(0)
+        slope = slope.to(operand.dtype) if operand.is_cuda else slope
+        if self.hidden is not None:
+            self.hidden[rows] += _matmul(slope, block)
+        if self.weight is not None:
+            self.block_weight = self.block_weight + _matmul(slope.t(), operand)
+
+    def close_block(self, columns: slice) -> None:
+        """Write the finished sums of one block of the vocabulary."""
+        if self.weight is not None and self.direct:
+            self.weight[columns] += self.block_weight
+        elif self.weight is not None:
+            self.weight[columns] = self.block_weight
+        if self.bias is not None:
+            self.bias[columns] = self.block_bias
+        self.block_weight = self.block_bias = 0
+
+    def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of hidden, weight and bias; None for weight when it already stands in `weight.grad`."""
+        hidden = None if self.hidden is None else self.hidden.to(self.hidden_dtype)
+        return hidden, None if self.direct else self.weight, self.bias
+
+
+def _blocks(weight: Tensor, bias: Tensor | None, count: int, dtype: torch.dtype) -> Iterator[tuple]:
+    """Yield (columns, block of `weight` ready for `_matmul`, block of `bias`), so that a tile fits `TILE_BYTES`."""
+    rows = max(1, min(count, TOKENS_PER_TILE))
+    width = max(1, TILE_BYTES // (4 * rows))
+    for start in range(0, len(weight), width):
+        columns = slice(start, min(start + width, len(weight)))
+        yield columns, weight[columns].to(dtype), None if bias is None else bias[columns].to(dtype)
+
+
+def _tiles(count: int) -> Iterator[slice]:
+    """Yield the rows of each tile."""
+    for start in range(0, count, TOKENS_PER_TILE):
+        yield slice(start, min(start + TOKENS_PER_TILE, count))
+
+
+def _matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Return `left @ right` in fp32 (fp64 for fp64): half-precision operands are multiplied, never their rounded sums."""
+    if left.dtype == right.dtype and left.dtype in (torch.float32, torch.float64):
+        return left @ right
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()
+
+
+def _logits(hidden: Tensor, block: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    logits = _matmul(hidden, block.t())
+    if bias is not None:
+        logits += bias
+    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+
+
+def _position_in_block(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Return which targets lie in the block and where (0 for the others), without waiting for the device."""
+    inside = (targets >= columns.start) & (targets < columns.stop)
+    return inside, torch.where(inside, targets - columns.start, 0)
+
+
+def _slope(
+    logits: Tensor, log_total: Tensor, grad: Tensor, targets: Tensor, columns: slice, softcap: float | None
+) -> Tensor:
+    """Return d loss / d (logits before the cap) of one tile: grad * ([j = target] - softmax) * d cap."""
+    slope = (logits - log_total[:, None]).exp_().mul_(-grad[:, None])
+    inside, position = _position_in_block(targets, columns)
+    slope.scatter_add_(1, position[:, None], torch.where(inside, grad, 0)[:, None].to(slope.dtype))
+    return slope if softcap is None else slope.mul_(1 - (logits / softcap).square_())
