@@ -1,0 +1,164 @@
+"""Combinations of keys that cannot work, each refused by name before any model is loaded.
+
+A rule reads a whole recipe whose single values are already valid and yields problems. Rules about the options of one
+objective are not here: `load` is handed a check for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from pydantic_core import PydanticCustomError
+
+from mmalign.config.problems import KeyPath, Problem, dotted
+
+if TYPE_CHECKING:
+    from mmalign.config.schema import RecipeConfig
+
+Rule = Callable[["RecipeConfig"], Iterator[Problem]]
+
+
+def require_possible(recipe: RecipeConfig) -> None:
+    """Raise pydantic's error of type `combination` with every broken rule in its context."""
+    problems = [problem for rule in RULES for problem in rule(recipe)]
+    if problems:
+        lines = [f"{dotted(problem.path)}: {problem.text}" for problem in problems]
+        text = "\n".join(lines).replace("{", "{{").replace("}", "}}")
+        raise PydanticCustomError("combination", text, {"problems": problems})
+
+
+def _problem(path: KeyPath, text: str) -> Problem:
+    return Problem(path=path, text=text)
+
+
+def objective_fits_recipe(recipe: RecipeConfig) -> Iterator[Problem]:
+    """A preference run names its objective; an sft run only imitates."""
+    if recipe.recipe == "preference" and not recipe.objective:
+        yield _problem(("objective",), "recipe 'preference' needs at least one; add `- {name: dpo, beta: 0.1}`")
+    for index, spec in enumerate(recipe.objective):
+        if recipe.recipe == "sft" and spec.name != "sft":
+            yield _problem(
+                ("objective", index, "name"),
+                f"recipe 'sft' cannot train on {spec.name!r}; write `recipe: preference`, or drop the objective",
+            )
+
+
+def reference_fits_recipe(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Imitation compares with nothing."""
+    if recipe.recipe != "sft":
+        return
+    if recipe.model.reference is not None:
+        yield _problem(("model", "reference"), "recipe 'sft' uses no reference; remove it")
+    if recipe.model.precompute_reference:
+        yield _problem(("model", "precompute_reference"), "recipe 'sft' uses no reference; remove it")
+
+
+def lora_parts_are_trained(recipe: RecipeConfig) -> Iterator[Problem]:
+    """An adapter in a frozen part would be a contradiction."""
+    if recipe.model.lora is None:
+        return
+    for part in recipe.model.lora.parts:
+        if part in recipe.model.freeze:
+            yield _problem(
+                ("model", "freeze"),
+                f"part {part!r} is both frozen and in model.lora.parts; take it out of one of the two",
+            )
+
+
+def something_is_trained(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Freezing all parts leaves nothing to train."""
+    if recipe.model.lora is None and {"vision", "projector", "language"} <= set(recipe.model.freeze):
+        yield _problem(("model", "freeze"), "all parts are frozen, so nothing is trained; leave out at least one")
+
+
+def quantized_weights_have_adapters(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Weights in 4 or 8 bits have no gradient."""
+    if recipe.model.quantize is not None and recipe.model.lora is None:
+        yield _problem(
+            ("model", "quantize"),
+            f"{recipe.model.quantize!r} without model.lora trains nothing; add `lora: {{rank: 16}}`",
+        )
+
+
+def attention_fits_engine(recipe: RecipeConfig) -> Iterator[Problem]:
+    """A tree needs its own attention mask, which FlashAttention does not take."""
+    if recipe.engine == "tree" and recipe.model.attn_implementation == "flash_attention_2":
+        yield _problem(
+            ("engine",),
+            "'tree' cannot run with model.attn_implementation 'flash_attention_2', which takes no tree mask; "
+            "use sdpa, or engine: flat",
+        )
+
+
+def cached_features_stay_valid(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Features of a tower that moves are stale after one step."""
+    vision = recipe.vision
+    if vision.cache_dir is None:
+        if vision.cache_max_gb is not None:
+            yield _problem(("vision", "cache_max_gb"), "limits no cache; set vision.cache_dir too")
+        return
+    if recipe.trains_vision():
+        yield _problem(
+            ("vision", "cache_dir"),
+            "features cannot be cached while the vision tower is trained; add vision to model.freeze",
+        )
+    if vision.share == "off":
+        yield _problem(("vision", "share"), "'off' contradicts vision.cache_dir; remove one of the two")
+
+
+def pixels_are_ordered(recipe: RecipeConfig) -> Iterator[Problem]:
+    """The lower bound lies below the upper one."""
+    low, high = recipe.data.min_pixels, recipe.data.max_pixels
+    if low is not None and high is not None and high < low:
+        yield _problem(("data", "max_pixels"), f"{high} is less than data.min_pixels {low}; raise it to {low} or more")
+
+
+def run_has_one_length(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Epochs and steps both say when to stop."""
+    train = recipe.train
+    if train.max_steps is not None and train.num_train_epochs is not None:
+        yield _problem(
+            ("train", "max_steps"),
+            f"{train.max_steps}, and train.num_train_epochs {train.num_train_epochs:g}, both set the "
+            "length of the run; keep one",
+        )
+
+
+def warmup_is_said_once(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Warmup has one length and a schedule that knows it."""
+    train = recipe.train
+    if train.warmup_steps is not None and train.warmup_ratio is not None:
+        yield _problem(
+            ("train", "warmup_ratio"),
+            f"{train.warmup_ratio:g}, and train.warmup_steps {train.warmup_steps}, both set the warmup; keep one",
+        )
+    if train.lr_scheduler_type == "constant" and (train.warmup_steps or train.warmup_ratio):
+        yield _problem(
+            ("train", "lr_scheduler_type"),
+            "'constant' has no warmup; use constant_with_warmup, or remove the warmup",
+        )
+
+
+def evaluation_has_rows(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Evaluation needs rows that were held out."""
+    if recipe.data.eval is not None:
+        return
+    for key in ("eval_steps", "per_device_eval_batch_size"):
+        if getattr(recipe.train, key) is not None:
+            yield _problem(("train", key), "evaluates on nothing; set data.eval")
+
+
+RULES: tuple[Rule, ...] = (
+    objective_fits_recipe,
+    reference_fits_recipe,
+    lora_parts_are_trained,
+    something_is_trained,
+    quantized_weights_have_adapters,
+    attention_fits_engine,
+    cached_features_stay_valid,
+    pixels_are_ordered,
+    run_has_one_length,
+    warmup_is_said_once,
+    evaluation_has_rows,
+)
