@@ -1,0 +1,66 @@
+"""What a batch shows about the policy, as totals and counts, so that batches and ranks can be added before dividing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mmalign.engine.logps import GroupLogps
+from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
+
+
+class Ratio(NamedTuple):
+    """A mean that is not divided yet: two scalars."""
+
+    total: Tensor
+    count: Tensor
+
+
+def likelihood_metrics(policy: GroupLogps) -> dict[str, Ratio]:
+    """Return log-prob and tokens of the best response, averaged over groups."""
+    best = policy.lengths()[:, 0]
+    return {"logps/chosen": _mean(policy.sums()[:, 0]), "lengths/chosen": _mean(best.to(policy.token_logps.dtype))}
+
+
+def preference_metrics(pairing: str, rewards: Tensor, policy: GroupLogps, facts: GroupFacts) -> dict[str, Ratio]:
+    """Return what is logged about the compared pairs; every group counts once, as the mean over its pairs.
+
+    Args:
+        pairing: which pairs.
+        rewards: [B, K].
+
+    Returns:
+        `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies` (share of pairs whose better
+        response has the strictly higher reward), `logps/chosen`, `logps/rejected` (sums over tokens), `lengths/chosen`,
+        `lengths/rejected` (tokens), `lengths/chosen_longer` (share of pairs; one half for equal lengths).
+    """
+    pairs = pair_index(facts, pairing)
+    lengths = policy.lengths().to(rewards.dtype)
+    margin = pairs.difference(rewards)
+    longer = (pairs.difference(lengths).sign() + 1) / 2
+    return {
+        **_sides("rewards", rewards, pairs),
+        "rewards/margins": _group_mean(margin, pairs),
+        "rewards/accuracies": _group_mean((margin > 0).to(rewards.dtype), pairs),
+        **_sides("logps", policy.sums().detach(), pairs),
+        **_sides("lengths", lengths, pairs),
+        "lengths/chosen_longer": _group_mean(longer, pairs),
+    }
+
+
+def _sides(name: str, value: Tensor, pairs: PairIndex) -> dict[str, Ratio]:
+    return {
+        f"{name}/chosen": _group_mean(value[pairs.group, pairs.better], pairs),
+        f"{name}/rejected": _group_mean(value[pairs.group, pairs.worse], pairs),
+    }
+
+
+def _group_mean(values: Tensor, pairs: PairIndex) -> Ratio:
+    compared = pairs.per_group > 0
+    means = pairs.group_sums(values) / pairs.per_group.clamp(min=1)
+    return Ratio(means.sum(), compared.sum().to(values.dtype))
+
+
+def _mean(values: Tensor) -> Ratio:
+    return Ratio(values.detach().sum(), values.new_tensor(float(values.numel())))
