@@ -46,19 +46,21 @@ class MediaRef:
     def parse(cls, kind: MediaKind, raw: Any, *, field: str = "media") -> MediaRef:
         """Read what published rows put in a media column: a path, bytes, or {"bytes", "path", "url"}.
 
+        A base64 `data:` URI is read as the bytes that it carries.
+
         Raises:
-            RowError: `raw` is none of these.
+            RowError: `raw` is none of these, or its base64 is broken.
         """
-        if isinstance(raw, str) and raw:
-            return cls(kind=kind, uri=raw)
+        if isinstance(raw, dict):
+            keys = ("bytes", "path", "url", "uri", "image", "video")
+            named = next((raw[key] for key in keys if isinstance(raw.get(key), str | bytes) and raw[key]), None)
+            raw = raw if named is None else named
         if isinstance(raw, bytes) and raw:
             return cls(kind=kind, content=raw)
-        if isinstance(raw, dict):
-            if raw.get("bytes"):
-                return cls(kind=kind, content=raw["bytes"])
-            for key in ("path", "url", "uri", "image", "video"):
-                if isinstance(raw.get(key), str) and raw[key]:
-                    return cls(kind=kind, uri=raw[key])
+        if isinstance(raw, str) and raw.startswith("data:") and ";base64," in raw[:100]:
+            return cls(kind=kind, content=_base64_bytes(raw.partition(",")[2], field))
+        if isinstance(raw, str) and raw:
+            return cls(kind=kind, uri=raw)
         raise RowError(
             f"{kind} is neither a path, bytes nor a data URI",
             field=field,
@@ -78,3 +80,13 @@ class MediaRef:
         else:
             name = self.sha256 or f"uri:{self.uri}"
         return f"{self.kind}|{name}|{self.span_s}|{self.frame_indices}"
+
+
+def _base64_bytes(text: str, field: str) -> bytes:
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise RowError("data URI is not valid base64", field=field, value=text[:40], hint=str(error)) from error
+    if not content:
+        raise RowError("data URI is empty", field=field)
+    return content

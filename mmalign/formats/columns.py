@@ -1,0 +1,277 @@
+"""One preference as one row of columns, and back.
+
+The columns are those of TRL's conversational preference format, so that a row with two responses loads there unchanged:
+
+    id          text
+    prompt      [{"role": ..., "content": [{"type": "image"}, {"type": "text", "text": ...}]}, ...]
+    images      the pictures in the order of their placeholders (`videos` likewise); [] when there is none
+    chosen      the best response, a list of messages
+    rejected    the worst response; absent when there is one response only
+
+and, only in rows where they say something:
+
+    margin, weight, difficulty, ties, tags, provenance
+    responses   every response, best first, with its facts: when there are more than two, or one carries a score, spans ...
+    media_facts one entry a placeholder: sha256, span_s, frame_indices
+    media_order the row's media in the order of `Preference.media`, when that is not the order of the placeholders
+
+An absent column and a null mean the same. Media are `{"bytes": ..., "path": ...}`, the layout of an image column in the
+`datasets` library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmalign.errors import RowError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import MediaPart, Message, TextPart
+from mmalign.formats.preference import Preference, Response, Span
+
+_RESPONSE_FACTS = ("score", "scores", "critique", "spans", "media", "model", "annotator")
+_MEDIA_FACTS = ("sha256", "span_s", "frame_indices")
+
+
+def to_columns(preference: Preference) -> dict[str, Any]:
+    """Return the row that holds `preference`; see the head of this module for its columns."""
+    order = _placeholder_order(preference.prompt)
+    media = [preference.media[index] for index in order]
+    kinds = {index: ref.kind for index, ref in enumerate(preference.media)}
+    responses = preference.responses
+    row: dict[str, Any] = {
+        "id": preference.id,
+        "prompt": [_message_column(message, kinds) for message in preference.prompt],
+        "images": [_media_struct(ref) for ref in media if ref.kind == "image"],
+        "chosen": [_message_column(message, kinds) for message in responses[0].messages],
+    }
+    if len(responses) > 1:
+        row["rejected"] = [_message_column(message, kinds) for message in responses[-1].messages]
+    facts = {
+        "videos": [_media_struct(ref) for ref in media if ref.kind == "video"],
+        "margin": preference.margin,
+        "weight": preference.weight if preference.weight != 1.0 else None,
+        "difficulty": preference.difficulty,
+        "ties": [list(group) for group in preference.ties],
+        "tags": dict(preference.tags),
+        "provenance": dict(preference.provenance),
+        "responses": _responses_column(responses, order, kinds),
+        "media_facts": _media_facts(media),
+        "media_order": order if order != sorted(order) else None,
+    }
+    return row | {name: value for name, value in facts.items() if value not in (None, [], {})}
+
+
+def from_columns(row: Mapping[str, Any]) -> Preference:
+    """Return the preference that a row of `to_columns` holds.
+
+    Raises:
+        RowError: a column is missing, has the wrong shape, or the values break a rule of `Preference`.
+    """
+    try:
+        return _from_columns(row)
+    except RowError:
+        raise
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise RowError("a column has the wrong shape", value=f"{type(error).__name__}: {error}") from error
+
+
+def _from_columns(row: Mapping[str, Any]) -> Preference:
+    prompt, kinds = _read_messages(row.get("prompt"), "prompt", media_allowed=True)
+    media = _read_media(row, kinds)
+    order = [int(index) for index in row.get("media_order") or range(len(media))]
+    if sorted(order) != list(range(len(media))):
+        raise RowError("media_order must name every medium once", field="media_order", value=order)
+    return Preference(
+        id="" if row.get("id") is None else str(row["id"]),
+        prompt=tuple(_renumber(message, order) for message in prompt),
+        media=_in_order(media, order),
+        responses=_read_responses(row, order),
+        ties=tuple(tuple(group) for group in row.get("ties") or ()),
+        margin=row.get("margin"),
+        weight=1.0 if row.get("weight") is None else row["weight"],
+        difficulty=row.get("difficulty"),
+        tags=_without_nulls(row.get("tags")),
+        provenance=_without_nulls(row.get("provenance")),
+    )
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def _placeholder_order(prompt: Iterable[Message]) -> list[int]:
+    return [index for message in prompt for index in message.media_indices]
+
+
+def _message_column(message: Message, kinds: Mapping[int, str]) -> dict[str, Any]:
+    content = [
+        {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": kinds[part.index]}
+        for part in message.parts
+    ]
+    return {"role": message.role, "content": content}
+
+
+def _media_struct(ref: MediaRef) -> dict[str, Any]:
+    return {"bytes": ref.content, "path": ref.uri}
+
+
+def _media_facts(media: list[MediaRef]) -> list[dict[str, Any]]:
+    facts = [{name: _plain(getattr(ref, name)) for name in _MEDIA_FACTS} for ref in media]
+    facts = [{name: value for name, value in fact.items() if value is not None} for fact in facts]
+    return facts if any(facts) else []
+
+
+def _responses_column(responses: tuple[Response, ...], order: list[int], kinds: Mapping[int, str]) -> list[dict]:
+    said = any(getattr(response, name) not in (None, (), {}) for response in responses for name in _RESPONSE_FACTS)
+    if len(responses) <= 2 and not said:
+        return []
+    return [_response_column(response, order, kinds) for response in responses]
+
+
+def _response_column(response: Response, order: list[int], kinds: Mapping[int, str]) -> dict[str, Any]:
+    column: dict[str, Any] = {"messages": [_message_column(message, kinds) for message in response.messages]}
+    for name in ("score", "critique", "model", "annotator"):
+        if getattr(response, name) is not None:
+            column[name] = getattr(response, name)
+    if response.scores:
+        column["scores"] = dict(response.scores)
+    if response.spans:
+        column["spans"] = [{"start": span.start, "end": span.end, "weight": span.weight} for span in response.spans]
+    if response.media is not None:
+        media = [response.media[index] for index in order]
+        facts = [{name: _plain(getattr(ref, name)) for name in _MEDIA_FACTS} for ref in media]
+        column["media"] = [
+            {"kind": ref.kind} | _media_struct(ref) | fact for ref, fact in zip(media, facts, strict=True)
+        ]
+    return column
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read_messages(raw: Any, field: str, *, media_allowed: bool) -> tuple[list[Message], list[str]]:
+    """Return the messages, their placeholders numbered from 0 in order, and the kind of each placeholder."""
+    if not isinstance(raw, list) or not raw:
+        raise RowError("column must be a list of messages", field=field, value=raw if raw is not None else "nothing")
+    kinds: list[str] = []
+    messages = [_read_message(message, f"{field}[{turn}]", kinds) for turn, message in enumerate(raw)]
+    if kinds and not media_allowed:
+        raise RowError("a response must not hold media", field=field, value=kinds[0])
+    return messages, kinds
+
+
+def _read_message(raw: Any, field: str, kinds: list[str]) -> Message:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("content"), list | str):
+        raise RowError('a message must be {"role": ..., "content": ...}', field=field, value=raw)
+    content = raw["content"]
+    parts: list[TextPart | MediaPart] = []
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            parts.append(TextPart(text=part["text"]))
+        elif kind in ("image", "video"):
+            parts.append(MediaPart(index=len(kinds)))
+            kinds.append(kind)
+        else:
+            raise RowError("a part must be a text, an image or a video", field=f"{field}.content", value=part)
+    return Message(role=raw.get("role"), parts=tuple(parts))
+
+
+def _read_media(row: Mapping[str, Any], kinds: list[str]) -> list[MediaRef]:
+    """Return the media in the order of the placeholders; one too many or too few is left for `Preference` to refuse."""
+    facts = row.get("media_facts") or [{}] * len(kinds)
+    if len(facts) != len(kinds):
+        raise RowError("media_facts must have one entry a placeholder", field="media_facts", value=len(facts))
+    waiting = {kind: list(row.get(f"{kind}s") or []) for kind in ("image", "video")}
+    taken = {"image": 0, "video": 0}
+    media = []
+    for kind, fact in zip(kinds, facts, strict=True):
+        if taken[kind] < len(waiting[kind]):
+            field = f"{kind}s[{taken[kind]}]"
+            media.append(_read_ref(kind, waiting[kind][taken[kind]], fact or {}, field))
+        taken[kind] += 1
+    for kind, values in waiting.items():
+        media += [_read_ref(kind, value, {}, f"{kind}s") for value in values[taken[kind] :]]
+    return media
+
+
+def _read_ref(kind: str, raw: Any, facts: Mapping[str, Any], field: str) -> MediaRef:
+    ref = MediaRef.parse(kind, raw, field=field)
+    span_s, frame_indices = facts.get("span_s"), facts.get("frame_indices")
+    return MediaRef(
+        kind=kind,
+        uri=ref.uri,
+        content=ref.content,
+        sha256=facts.get("sha256"),
+        span_s=None if span_s is None else tuple(span_s),
+        frame_indices=None if frame_indices is None else tuple(frame_indices),
+    )
+
+
+def _read_responses(row: Mapping[str, Any], order: list[int]) -> tuple[Response, ...]:
+    ends = []
+    for name in ("chosen", "rejected"):
+        if row.get(name) is not None:
+            messages, _ = _read_messages(row[name], name, media_allowed=False)
+            ends.append(Response(messages=tuple(messages)))
+    if not row.get("responses"):
+        return tuple(ends)
+    responses = tuple(_read_response(response, f"responses[{k}]", order) for k, response in enumerate(row["responses"]))
+    for name, end, response in zip(("chosen", "rejected"), ends, (responses[0], responses[-1]), strict=False):
+        if end.messages != response.messages:
+            raise RowError(
+                "chosen and rejected must be the first and the last of responses",
+                field=name,
+                value=end.text,
+                hint="change both, or leave out the column responses",
+            )
+    return responses
+
+
+def _read_response(raw: Any, field: str, order: list[int]) -> Response:
+    if not isinstance(raw, Mapping):
+        raise RowError('a response must be {"messages": ...}', field=field, value=raw)
+    messages, _ = _read_messages(raw.get("messages"), f"{field}.messages", media_allowed=False)
+    media = raw.get("media")
+    if media is not None:
+        media = _in_order([_read_ref(ref["kind"], ref, ref, f"{field}.media") for ref in media], order)
+    return Response(
+        messages=tuple(messages),
+        score=raw.get("score"),
+        scores=_without_nulls(raw.get("scores")),
+        critique=raw.get("critique"),
+        spans=tuple(
+            Span(start=span["start"], end=span["end"], weight=span["weight"]) for span in raw.get("spans") or ()
+        ),
+        media=media,
+        model=raw.get("model"),
+        annotator=raw.get("annotator"),
+    )
+
+
+def _renumber(message: Message, order: list[int]) -> Message:
+    """Turn placeholders that count from 0 in reading order into indices of the row's media."""
+    parts = tuple(
+        MediaPart(index=order[part.index] if part.index < len(order) else part.index)
+        if isinstance(part, MediaPart)
+        else part
+        for part in message.parts
+    )
+    return Message(role=message.role, parts=parts)
+
+
+def _in_order(media: list[MediaRef], order: list[int]) -> tuple[MediaRef, ...]:
+    """Put media that stand in reading order where `order` says they belong in the row's list."""
+    if len(media) != len(order):
+        raise RowError("a response's own media must be as many as the row's", field="media", value=len(media))
+    placed = dict(zip(order, media, strict=True))
+    return tuple(placed[index] for index in range(len(media)))
+
+
+def _without_nulls(raw: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Tables fill the keys that a row does not have with nulls; take them out again."""
+    return {key: value for key, value in (raw or {}).items() if value is not None}

@@ -1,0 +1,177 @@
+"""Rows of `to_columns` in Parquet, a row group at a time.
+
+Columns that no row uses are not written. Which those are is not known at the first row group, so a column that first
+speaks later widens the file: what stands on disk is copied, row group by row group, with nulls in the new column.
+Maps with free keys (tags, provenance, scores) are stored as JSON text, since a Parquet struct has one set of keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmalign.errors import DataError
+
+_LARGEST_GROUP_BYTES = 128 * 1024**2
+_ROWS_READ_AT_ONCE = 32
+
+_PART = pa.struct([("type", pa.string()), ("text", pa.string())])
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(_PART))]))
+_MEDIUM = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_FACTS = [("sha256", pa.string()), ("span_s", pa.list_(pa.float64())), ("frame_indices", pa.list_(pa.int64()))]
+_SPAN = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("weight", pa.float64())])
+_RESPONSE = pa.struct(
+    [
+        ("messages", _MESSAGES),
+        ("score", pa.float64()),
+        ("scores", pa.string()),
+        ("critique", pa.string()),
+        ("spans", pa.list_(_SPAN)),
+        ("media", pa.list_(pa.struct([("kind", pa.string()), *_MEDIUM, *_FACTS]))),
+        ("model", pa.string()),
+        ("annotator", pa.string()),
+    ]
+)
+COLUMN_TYPES: dict[str, pa.DataType] = {
+    "id": pa.string(),
+    "prompt": _MESSAGES,
+    "images": pa.list_(_MEDIUM),
+    "videos": pa.list_(_MEDIUM),
+    "chosen": _MESSAGES,
+    "rejected": _MESSAGES,
+    "margin": pa.float64(),
+    "weight": pa.float64(),
+    "difficulty": pa.float64(),
+    "ties": pa.list_(pa.list_(pa.int64())),
+    "tags": pa.string(),
+    "provenance": pa.string(),
+    "responses": pa.list_(_RESPONSE),
+    "media_facts": pa.list_(pa.struct(_FACTS)),
+    "media_order": pa.list_(pa.int64()),
+}
+
+
+class ParquetRows:
+    """A Parquet file being written: `add` rows, leave the `with` block to finish it."""
+
+    def __init__(self, path: Path, rows_per_group: int) -> None:
+        self.count = 0
+        self._path, self._rows_per_group = path, rows_per_group
+        self._columns: list[str] = []
+        self._waiting: list[dict[str, Any]] = []
+        self._waiting_bytes = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> ParquetRows:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take one row of `to_columns`."""
+        self._waiting.append(_with_json_maps(row))
+        self._waiting_bytes += sum(len(medium["bytes"] or b"") for medium in row["images"])
+        self.count += 1
+        if len(self._waiting) >= self._rows_per_group or self._waiting_bytes >= _LARGEST_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        said = {name for row in self._waiting for name, value in row.items() if value not in (None, [])}
+        columns = [name for name in COLUMN_TYPES if name in said or name in self._columns]
+        if not columns:
+            columns = ["id", "prompt", "chosen"]
+        if self._writer is not None and columns != self._columns:
+            self._widen(columns)
+        self._columns = columns
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, _schema(columns))
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=_schema(columns)))
+        self._waiting, self._waiting_bytes = [], 0
+
+    def _widen(self, columns: list[str]) -> None:
+        """Copy what is on disk into a file that has `columns` as well."""
+        self._writer.close()
+        written = self._path.with_name(self._path.name + ".narrow")
+        os.replace(self._path, written)
+        self._writer = pq.ParquetWriter(self._path, _schema(columns))
+        with pq.ParquetFile(written) as narrow:
+            for group in range(narrow.num_row_groups):
+                table = narrow.read_row_group(group)
+                for name in columns:
+                    if name not in table.column_names:
+                        empty = [[] if name == "images" else None] * table.num_rows
+                        table = table.append_column(name, pa.array(empty, COLUMN_TYPES[name]))
+                self._writer.write_table(table.select(columns).cast(_schema(columns)))
+        written.unlink()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of any Parquet file as dictionaries, a few in memory at a time; our JSON maps become dictionaries.
+
+    Raises:
+        DataError: the file is not Parquet, or is cut short.
+    """
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_READ_AT_ONCE):
+                yield from map(_without_json_maps, batch.to_pylist())
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _with_json_maps(row: dict[str, Any]) -> dict[str, Any]:
+    row = dict(row)
+    for name in ("tags", "provenance"):
+        if name in row:
+            row[name] = json.dumps(row[name], ensure_ascii=False, allow_nan=False)
+    if "responses" in row:
+        row["responses"] = [
+            response | {"scores": json.dumps(response["scores"], allow_nan=False)} if "scores" in response else response
+            for response in row["responses"]
+        ]
+    return row
+
+
+def _without_json_maps(row: dict[str, Any]) -> dict[str, Any]:
+    for name in ("tags", "provenance"):
+        if isinstance(row.get(name), str):
+            row[name] = _map_from(row[name])
+    for response in row.get("responses") or ():
+        if isinstance(response, dict) and isinstance(response.get("scores"), str):
+            response["scores"] = _map_from(response["scores"])
+    return row
+
+
+def _map_from(text: str) -> Any:
+    """Read a JSON map; a foreign column of the same name that is no JSON stays the text it is."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _schema(columns: list[str]) -> pa.Schema:
+    """Return the Arrow schema of `columns` with the metadata by which `datasets` knows images as images."""
+    features = {name: _feature(COLUMN_TYPES[name]) for name in columns}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.schema([(name, COLUMN_TYPES[name]) for name in columns], metadata=metadata)
+
+
+def _feature(kind: pa.DataType) -> Any:
+    if kind.equals(_MEDIUM):
+        return {"_type": "Image"}
+    if pa.types.is_list(kind):
+        return [_feature(kind.value_type)]
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    return {"dtype": "float64" if pa.types.is_float64(kind) else str(kind), "_type": "Value"}

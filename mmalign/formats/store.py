@@ -1,0 +1,178 @@
+"""Preferences on disk: JSONL for people, Parquet for volume. Both stream, both give back exactly what was written.
+
+JSONL carries the bytes of a medium as a `data:` URI; Parquet as `{"bytes", "path"}` with the metadata by which the
+`datasets` library decodes an image column. A file without a single medium has no column `images`, because TRL takes the
+column for the sign of a vision data set; a file with one has it in every row, because TRL's collator reads every row's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmalign.errors import DataError, RowError
+from mmalign.formats.columns import from_columns, to_columns
+from mmalign.formats.media import MediaRef
+from mmalign.formats.parquet import ParquetRows, read_rows
+from mmalign.formats.preference import Preference
+
+__all__ = [
+    "from_columns",
+    "parse_line",
+    "read_jsonl",
+    "read_parquet",
+    "to_columns",
+    "to_line",
+    "write_jsonl",
+    "write_parquet",
+]
+
+_NO_IMAGES = ', "images": []}'
+_SIGNATURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG", "image/png"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"))
+
+
+def to_line(preference: Preference, *, images: bool = True) -> str:
+    """Return `preference` as one line of JSON, without the line end.
+
+    Args:
+        images: whether a row without media says `"images": []`.
+
+    Raises:
+        RowError: a number is not finite or a text is not valid Unicode; neither may get into a JSON file.
+    """
+    row = to_columns(preference)
+    row["images"] = [_path_or_data_uri(struct) for struct in row["images"]]
+    if not row["images"]:
+        del row["images"]
+    if "videos" in row:
+        row["videos"] = [_path_or_data_uri(struct) for struct in row["videos"]]
+    for response in row.get("responses", ()):
+        if "media" in response:
+            response["media"] = [_without_bytes(ref) for ref in response["media"]]
+    try:
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        line.encode("utf-8")
+    except ValueError as error:
+        raise RowError("row cannot be written as JSON", field=preference.id, hint=str(error)) from error
+    return line if "images" in row or not images else line[:-1] + _NO_IMAGES
+
+
+def parse_line(line: str | bytes) -> Preference:
+    """Return the preference that one line of JSON holds.
+
+    Raises:
+        RowError: the line is not JSON, or not a row of ours.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RowError("line is not JSON", value=str(error)) from error
+    if not isinstance(row, dict):
+        raise RowError("line is not a JSON object", value=row)
+    return from_columns(row)
+
+
+def write_jsonl(path: str | Path, preferences: Iterable[Preference]) -> int:
+    """Write one row a line and return how many. The file appears only when all rows are in it.
+
+    Raises:
+        DataError: the disk is full or the place cannot be written.
+    """
+    count, media_seen, silent_rows = 0, False, False
+    with _completed(Path(path)) as partial:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            for preference in preferences:
+                media_seen = media_seen or any(ref.kind == "image" for ref in preference.media)
+                silent_rows = silent_rows or not media_seen
+                file.write(to_line(preference, images=media_seen) + "\n")
+                count += 1
+        if media_seen and silent_rows:
+            _say_no_images(partial)
+    return count
+
+
+def read_jsonl(path: str | Path) -> Iterator[Preference]:
+    """Yield the rows of a file of `write_jsonl`, holding one at a time.
+
+    Raises:
+        DataError: a line is not a row of ours; the message names file and line.
+    """
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield parse_line(line)
+            except RowError as error:
+                raise DataError(f"{path}, line {number}: {error}") from error
+
+
+def write_parquet(path: str | Path, preferences: Iterable[Preference], rows_per_group: int = 256) -> int:
+    """Write row groups of at most `rows_per_group` rows and return the number of rows. Columns as in `to_columns`.
+
+    Raises:
+        DataError: the disk is full or the place cannot be written.
+    """
+    with _completed(Path(path)) as partial, ParquetRows(partial, rows_per_group) as rows:
+        for preference in preferences:
+            rows.add(to_columns(preference))
+        return rows.count
+
+
+def read_parquet(path: str | Path) -> Iterator[Preference]:
+    """Yield the rows of a file of `write_parquet`, holding a few at a time.
+
+    Raises:
+        DataError: the file is not Parquet, or a row is not one of ours.
+    """
+    for number, row in enumerate(read_rows(Path(path)), start=1):
+        try:
+            yield from_columns(row)
+        except RowError as error:
+            raise DataError(f"{path}, row {number}: {error}") from error
+
+
+@contextlib.contextmanager
+def _completed(path: Path) -> Iterator[Path]:
+    """Give a neighbour to write to and move it to `path` at the end; on any error nothing is left behind."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _say_no_images(path: Path) -> None:
+    """Add `"images": []` to the rows that were written before the first medium was seen."""
+    widened = path.with_name(path.name + ".widened")
+    with path.open(encoding="utf-8") as source, widened.open("w", encoding="utf-8", newline="\n") as target:
+        for line in source:
+            said = "images" in json.loads(line)
+            target.write(line if said else line.rstrip("\n")[:-1] + _NO_IMAGES + "\n")
+    os.replace(widened, path)
+
+
+def _path_or_data_uri(struct: dict[str, Any]) -> str:
+    content = struct["bytes"]
+    if content is None:
+        return struct["path"]
+    return MediaRef(kind="image", content=content).data_uri(_mime_type(content))
+
+
+def _without_bytes(ref: dict[str, Any]) -> dict[str, Any]:
+    said = {name: value for name, value in ref.items() if value is not None and name != "bytes"}
+    return said | {"path": _path_or_data_uri(ref)}
+
+
+def _mime_type(content: bytes) -> str:
+    """Name the kind of picture by its first bytes, since some readers accept `data:image/...` only."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    return next((name for start, name in _SIGNATURES if content.startswith(start)), "application/octet-stream")
