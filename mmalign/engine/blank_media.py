@@ -1,0 +1,56 @@
+"""A blank image for batches without media, so that in distributed training every rank runs the vision side.
+
+A rank that leaves the vision tower out makes the others wait forever: FSDP and ZeRO gather its weights together, DDP
+waits for its gradients. The features of a blank image enter the loss with weight zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.engine.families import Family
+
+
+def blank_features(inner: nn.Module, family: Family) -> Tensor:
+    """Run the vision side on the smallest blank image; return the mean of its features, a scalar with a gradient."""
+    output = inner.get_image_features(**blank_image(inner, family))
+    features = output.pooler_output if hasattr(output, "pooler_output") else output
+    total = [entry.float().mean() for entry in _tensors(features)]
+    total += [entry.float().mean() for entry in _tensors(getattr(output, "deepstack_features", None))]
+    return torch.stack(total).mean()
+
+
+def blank_image(inner: nn.Module, family: Family) -> dict[str, Tensor]:
+    """Return the processor outputs of one blank image in the form the family takes."""
+    vision = inner.config.vision_config
+    options = {"device": inner.device, "dtype": inner.dtype}
+    if family.positions == "mrope":
+        side = vision.spatial_merge_size
+        channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
+        values = channels * vision.temporal_patch_size * vision.patch_size**2
+        grid = torch.tensor([[1, side, side]], device=inner.device)
+        return {"pixel_values": torch.ones(side * side, values, **options), "image_grid_thw": grid}
+    size = vision.image_size
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    pixels = torch.ones(1, 3, height, width, **options)
+    if family.media_per_row:
+        return {"pixel_values": pixels[None]}
+    sizes = torch.tensor([[height, width]], device=inner.device)
+    if "model.image_newline" in family.projector:
+        return {"pixel_values": _patches(pixels, inner, sizes), "image_sizes": sizes}
+    return {"pixel_values": pixels} | ({"image_sizes": sizes} if "image_sizes" in family.media_inputs else {})
+
+
+def _patches(pixels: Tensor, inner: nn.Module, sizes: Tensor) -> Tensor:
+    """Return as many blank patches as an image of this size is cut into, [1, patches, 3, H, W]."""
+    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+    count = image_size_to_num_patches(sizes[0], inner.config.image_grid_pinpoints, pixels.shape[-1])
+    return pixels[:, None].expand(1, count, *pixels.shape[1:])
+
+
+def _tensors(value: object) -> list[Tensor]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, Tensor) else list(value)

@@ -1,0 +1,161 @@
+"""The policy: a model wrapped so that one forward turns a batch of prompt trees into log-probs of its responses.
+
+Everything happens inside `Policy.forward`, because that is what DDP, FSDP and autocast wrap.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mmalign.engine.blank_media import blank_features
+from mmalign.engine.families import Family, family_of
+from mmalign.engine.flat import flat_call
+from mmalign.engine.forward import ModelCall, hidden_states, tree_call
+from mmalign.engine.head import head_logps
+from mmalign.engine.load import load_model
+from mmalign.engine.parts import add_lora, freeze_parts
+from mmalign.engine.tree import TreeBatch
+from mmalign.errors import ModelError
+
+if TYPE_CHECKING:
+    from mmalign.config.schema import LoraConfig
+
+Engine = Literal["tree", "flat"]
+
+_MASKS_CAN_BE_GIVEN = ("sdpa", "eager")
+
+logger = logging.getLogger(__name__)
+
+
+class Policy(nn.Module):
+    """A transformers model, bare or with PEFT adapters, that scores responses.
+
+    Args:
+        model: with its language-model head; a `PeftModel` is welcome.
+        engine: "tree" computes every prompt once, "flat" once per response, "auto" takes the tree where it can.
+
+    Raises:
+        ModelError: "tree" is asked of a model that cannot be one.
+    """
+
+    def __init__(self, model: nn.Module, *, engine: Engine | Literal["auto"] = "auto") -> None:
+        super().__init__()
+        self.model = model
+        self.family = family_of(self.base.config)
+        self.engine, self.engine_reason = resolve_engine(engine, self.family, self.base)
+        logger.info("engine: %s (%s)", self.engine, self.engine_reason)
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The transformers model itself, without the PEFT wrapper."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def inner(self) -> nn.Module:
+        """The transformers model without its language-model head."""
+        return self.base.base_model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def forward(self, batch: TreeBatch) -> Tensor:
+        """Return the log-prob of every response token in nats, fp32 [B, K, R]; 0 where `batch.response_mask` is False."""
+        if not self.family.known:
+            logps = self._logps_of_unknown_model(batch)
+        else:
+            logps = head_logps(self.base, self.family, self._hidden_states(batch), batch.targets)
+        cells = torch.zeros(batch.response_mask.shape, dtype=logps.dtype, device=logps.device)
+        return cells.masked_scatter(batch.response_mask, logps)
+
+    def _hidden_states(self, batch: TreeBatch) -> Tensor:
+        """Return the hidden state that predicts each response token, [N, D]."""
+        hidden = hidden_states(self.inner, self._call(batch))
+        if self.family.has_vision and not batch.media and _runs_in_several_processes():
+            hidden = hidden + 0.0 * blank_features(self.inner, self.family).to(hidden.dtype)
+        return hidden
+
+    def _call(self, batch: TreeBatch) -> ModelCall:
+        if self.engine == "tree":
+            return tree_call(batch, self.family, self.inner)
+        return flat_call(batch, self.family, self.base.config)
+
+    def _logps_of_unknown_model(self, batch: TreeBatch) -> Tensor:
+        """Return log-probs [N] from the model's own logits: what its head does to them is not known."""
+        call = flat_call(batch, self.family, self.base.config)
+        logits = self.base(**call.inputs, **call.media, use_cache=False).logits[call.rows, call.columns].float()
+        return logits.log_softmax(-1).gather(1, batch.targets[:, None]).squeeze(1)
+
+
+def load_policy(
+    path: str | Path,
+    *,
+    engine: Engine | Literal["auto"] = "auto",
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    quantize: str | None = None,
+    trust_remote_code: bool = False,
+    lora: LoraConfig | None = None,
+    freeze: Sequence[str] = (),
+    gradient_checkpointing: bool = False,
+) -> Policy:
+    """Load a model and make it the policy of a run: adapters on, parts frozen, dropout off, checkpointing set.
+
+    Args:
+        path, dtype, attn_implementation, quantize, trust_remote_code: see `load_model`.
+        engine: see `Policy`.
+        lora: adapters to add; everything else is then frozen.
+        freeze: parts whose weights do not move.
+        gradient_checkpointing: recompute activations in the backward pass.
+
+    Raises:
+        ModelError: the model cannot be loaded, or cannot be trained as asked.
+    """
+    model = load_model(
+        path,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        quantize=quantize,
+        trust_remote_code=trust_remote_code,
+    )
+    if lora is not None:
+        if hasattr(model, "peft_config"):
+            raise ModelError(f"{path} is an adapter and is trained on as it is; leave model.lora out")
+        model = add_lora(model, family_of(model.config), **lora.model_dump())
+    policy = Policy(model, engine=engine)
+    freeze_parts(policy.base, policy.family, freeze)
+    if gradient_checkpointing:
+        policy.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return policy
+
+
+def resolve_engine(wanted: str, family: Family, base: PreTrainedModel) -> tuple[Engine, str]:
+    """Return the engine to use and the reason in words.
+
+    Raises:
+        ModelError: "tree" is wanted and impossible.
+    """
+    kernel = base.config.get_text_config()._attn_implementation
+    obstacle = family.no_tree
+    if obstacle is None and kernel not in _MASKS_CAN_BE_GIVEN:
+        obstacle = f"attention {kernel!r} takes no mask of ours; {' and '.join(_MASKS_CAN_BE_GIVEN)} do"
+    if wanted == "flat":
+        return "flat", "as configured"
+    if obstacle is None:
+        return "tree", f"{family.name} computes every prompt once"
+    if wanted == "tree":
+        raise ModelError(f"{family.name} cannot run as a tree: {obstacle}; use engine: flat, or engine: auto")
+    return "flat", obstacle
+
+
+def _runs_in_several_processes() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
