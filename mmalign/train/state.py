@@ -1,0 +1,133 @@
+"""Weights, optimiser and random states <-> safetensors, exactly and without pickle."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmalign.errors import CheckpointError
+
+
+def save_model(model: nn.Module, directory: Path) -> None:
+    """Write the weights that `load_model` reads back bit for bit; the directory also loads with `from_pretrained`.
+
+    Args:
+        model: a transformers model (written whole, under the names its modules have), or a peft model (adapter alone).
+    """
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(directory, save_embedding_layers=False)
+    else:
+        model.save_pretrained(directory, save_original_format=False)
+
+
+def load_model(model: nn.Module, directory: Path) -> None:
+    """Copy the weights written by `save_model` into `model`.
+
+    Raises:
+        CheckpointError: a weight is missing, unknown or has another shape.
+    """
+    saved = {name: tensor for path in sorted(directory.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+    if hasattr(model, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        targets = get_peft_model_state_dict(model, save_embedding_layers=False)
+        required = set(targets)
+    else:
+        targets = model.state_dict(keep_vars=True)
+        required = {name for name, _ in model.named_parameters()}
+    _copy_all(saved, targets, required, directory)
+
+
+@torch.no_grad()
+def _copy_all(saved: dict[str, Tensor], targets: dict[str, Tensor], required: set[str], directory: Path) -> None:
+    unknown = sorted(saved.keys() - targets.keys())
+    # A tied weight is saved under one of its names; any of them will do.
+    written = {targets[name].data_ptr() for name in saved.keys() & targets.keys()}
+    missing = sorted(name for name in required if targets[name].data_ptr() not in written)
+    if unknown or missing:
+        raise CheckpointError(
+            f"the weights in {directory} are those of another model: missing {missing[:3]}, unknown {unknown[:3]}; "
+            "resume with the model and the LoRA settings of the run, or start a new run"
+        )
+    for name, tensor in saved.items():
+        if targets[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{name} in {directory} has shape {tuple(tensor.shape)}, the model's has {tuple(targets[name].shape)}; "
+                "resume with the model and the LoRA settings of the run"
+            )
+        targets[name].copy_(tensor)
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
+    """Write the optimiser's tensors as `<parameter>|<entry>`; numbers and group settings go into the file's metadata."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for parameter, entries in optimizer.state.items():
+        for entry, value in entries.items():
+            key = f"{names[id(parameter)]}|{entry}"
+            if isinstance(value, Tensor):
+                tensors[key] = value.detach().contiguous()
+            else:
+                numbers[key] = value
+    groups = [
+        {**group, "params": [names[id(parameter)] for parameter in group["params"]]} for group in optimizer.param_groups
+    ]
+    save_file(tensors, path, metadata={"numbers": json.dumps(numbers), "groups": json.dumps(groups)})
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
+    """Read back what `save_optimizer` wrote.
+
+    Raises:
+        CheckpointError: the groups hold other parameters than those of `optimizer`.
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        values = {key: file.get_tensor(key) for key in file.keys()} | json.loads(metadata["numbers"])
+    groups = json.loads(metadata["groups"])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    order = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
+    if [group["params"] for group in groups] != order:
+        raise CheckpointError(
+            f"{path} optimises other weights than this run; resume with the same model.freeze and model.lora"
+        )
+    index = {name: number for number, name in enumerate(name for group in order for name in group)}
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in values.items():
+        name, entry = key.rsplit("|", 1)
+        state.setdefault(index[name], {})[entry] = value
+    groups = [{**group, "params": [index[name] for name in group["params"]]} for group in groups]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def save_random_states(path: Path) -> None:
+    """Write the states of Python's, NumPy's and torch's generators of this process."""
+    kind, key, position, has_gauss, cached = np.random.get_state()
+    assert kind == "MT19937", "NumPy's global generator is always of this kind"
+    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(key.astype(np.int64))}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    metadata = {"python": json.dumps(random.getstate()), "numpy": json.dumps([position, has_gauss, cached])}
+    save_file(tensors, path, metadata=metadata)
+
+
+def load_random_states(path: Path) -> None:
+    """Restore what `save_random_states` wrote."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    version, numbers, gauss = json.loads(metadata["python"])
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(("MT19937", tensors["numpy"].numpy().astype(np.uint32), *json.loads(metadata["numpy"])))
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
