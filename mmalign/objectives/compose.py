@@ -35,7 +35,7 @@ class ObjectiveOutput:
     metrics: dict[str, Ratio]
 
     def loss(self, totals: Mapping[str, Tensor | float]) -> Tensor:
-        """Return sum over terms of weight * sum(values) / total; a term whose total is 0 adds nothing.
+        """Return sum over terms of weight * sum(values) / total; a term whose total is 0 adds 0 (with a graph).
 
         Args:
             totals: term name -> its counts summed over everything one optimiser step sees: all micro-batches, all
@@ -44,8 +44,7 @@ class ObjectiveOutput:
         loss = self.terms[0].values.new_zeros(())
         for term in self.terms:
             total = float(totals[term.name])
-            if total > 0:
-                loss = loss + term.weight / total * term.values.sum()
+            loss = loss + (term.weight / total if total > 0 else 0.0) * term.values.sum()
         return loss
 
 
@@ -136,7 +135,9 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
     descriptions: list[str] = []
     for position, spec in enumerate(specs):
         given = dict(spec if isinstance(spec, Mapping) else spec.model_dump(exclude_unset=True))
-        preset, where = _preset(given, position)
+        place = f"objective[{position}] " if len(specs) > 1 else ""
+        preset = _preset(given, place)
+        where = place + preset.name
         weight = _weight(given, where)
         options = read_options(preset.options, given, where, preset.refuses)
         label = _unused(preset.name, {named.name for named in parts})
@@ -145,24 +146,22 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
     return Objective(tuple(parts), " + ".join(descriptions))
 
 
-def _preset(given: dict[str, Any], position: int) -> tuple[Preset, str]:
+def _preset(given: dict[str, Any], place: str) -> Preset:
     if "name" not in given:
-        raise ConfigError(f"objective[{position}]: name is missing (got {show(given)}); one of {', '.join(PRESETS)}")
+        raise ConfigError(f"{place}name is missing (got {show(given)}); it is one of {', '.join(PRESETS)}")
     name = given.pop("name")
     if name not in PRESETS:
         near = get_close_matches(str(name).lower(), PRESETS, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else "."
-        raise ConfigError(
-            f"objective[{position}]: unknown objective {show(name)}{meant} There are: {', '.join(PRESETS)}"
-        )
-    return PRESETS[name], f"objective[{position}] ({name})"
+        raise ConfigError(f"{place}unknown objective {show(name)}{meant} There are: {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def _weight(given: dict[str, Any], where: str) -> float:
     weight = given.pop("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight <= 0:
         raise ConfigError(
-            f"{where}: weight must be a number above 0 (got {show(weight)}); to switch an objective off, remove its entry"
+            f"{where}: option 'weight' must be a number above 0 (got {show(weight)}); to switch it off, remove the entry"
         )
     return float(weight)
 

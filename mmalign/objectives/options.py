@@ -60,7 +60,7 @@ def read_options(
     Args:
         options: a frozen dataclass whose fields are declared by `number` and `choice`.
         given: option -> value.
-        where: how the message names the place ("objective[0] (dpo)").
+        where: how the message names the place ("dpo", or "objective[1] dpo").
         refused: options that other objectives have but that make no sense here -> why, and the way out.
 
     Raises:
@@ -69,13 +69,13 @@ def read_options(
     declared = {option.name: option for option in fields(options)}
     for name, value in given.items():
         if name in refused:
-            raise ConfigError(f"{where}: {name} makes no sense here: {refused[name]}")
+            raise ConfigError(f"{where}: option {name!r} makes no sense here: {refused[name]}")
         if name not in declared:
             near = get_close_matches(str(name), declared, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else "."
             raise ConfigError(f"{where}: unknown option {show(name)}{meant} It has: weight, {', '.join(declared)}")
         if (problem := declared[name].metadata["broken"](value)) is not None:
-            raise ConfigError(f"{where}: {name} {problem} (got {show(value)})")
+            raise ConfigError(f"{where}: option {name!r} {problem} (got {show(value)})")
     return options(**given)
 
 
