@@ -1,8 +1,8 @@
 """What each model family needs to be computed as a prompt tree: one literal table, read by the whole engine.
 
 A model is a text decoder (`Backbone`), alone or inside a vision-language wrapper (`Family`). Both tables are literal on
-purpose: a family is here because `tests/engine/test_tree_families.py` proves that its tree equals separate rows. A model
-that is not in the tables still trains, as separate rows (`flat`), and the run says why.
+purpose: a family is here because `tests/engine/test_tree_families.py` proves that its tree equals separate rows. A
+model that is not in the tables still trains, as separate rows (`flat`), and the run says why.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Backbone:
     """A text decoder.
 
     Args:
-        masks: "single" when its forward takes one prepared mask for all layers, "by_layer" when it takes a dict keyed by
-            the `layer_types` of its config.
+        masks: "single" when its forward takes one prepared mask for all layers, "by_layer" when it takes a dict keyed
+            by the `layer_types` of its config.
         logit_factor: name of the config entry its language-model head multiplies logits by.
         logit_divisor: name of the config entry its language-model head divides logits by.
         softcap: its language-model head applies `final_logit_softcapping` of the text config.
@@ -111,9 +111,7 @@ _LLAVA = Family(
     projector=("model.multi_modal_projector",),
     language=("model.language_model", "lm_head"),
 )
-_LLAVA_NEXT = replace(
-    _LLAVA, name="llava_next", projector=("model.multi_modal_projector", "model.image_newline")
-)
+_LLAVA_NEXT = replace(_LLAVA, name="llava_next", projector=("model.multi_modal_projector", "model.image_newline"))
 _IDEFICS3 = Family(
     name="idefics3",
     media_inputs=("pixel_values", "pixel_attention_mask"),
@@ -131,9 +129,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         _QWEN,
         replace(_QWEN, name="qwen2_5_vl"),
-        replace(
-            _QWEN, name="qwen3_vl", projector=("model.visual.merger", "model.visual.deepstack_merger_list")
-        ),
+        replace(_QWEN, name="qwen3_vl", projector=("model.visual.merger", "model.visual.deepstack_merger_list")),
         _LLAVA,
         _LLAVA_NEXT,
         replace(
@@ -174,8 +170,8 @@ def backbone_of(config: Any) -> Backbone | None:
 def family_of(config: Any) -> Family:
     """Return the family of a transformers config.
 
-    A model that is not in the tables gets a family whose `no_tree` says so and whose `known` is False: it runs as separate
-    rows through its own top-level forward.
+    A model that is not in the tables gets a family whose `no_tree` says so and whose `known` is False: it runs as
+    separate rows through its own top-level forward.
     """
     model_type, text_type = config.model_type, config.get_text_config().model_type
     backbone = backbone_of(config)

@@ -30,8 +30,8 @@ def load_model(
     """Load a model with its language-model head, in training mode, without dropout.
 
     Args:
-        path: a directory written by `save_pretrained`, a hub id, or a directory with a PEFT adapter; an adapter is loaded
-            trainable on top of the model it names.
+        path: a directory written by `save_pretrained`, a hub id, or a directory with a PEFT adapter; an adapter is
+            loaded trainable on top of the model it names.
         dtype: "float32", "bfloat16" or "float16"; the type its weights are held in.
         attn_implementation: attention kernel; None takes what transformers takes for the family.
         quantize: "4bit" or "8bit" (bitsandbytes), or None.
@@ -73,7 +73,7 @@ def _load_weights(path: str, options: dict[str, Any]) -> nn.Module:
 
 def _load_config(path: str, trust_remote_code: bool) -> Any:
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise ModelError(f"model directory {show(path)} has no config.json; give a directory that save_pretrained wrote")
+        raise ModelError(f"model directory {show(path)} has no config.json; give one that save_pretrained wrote")
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -87,7 +87,7 @@ def _load_adapter(path: Path, options: dict[str, Any]) -> nn.Module:
 
     base = json.loads((path / _ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
-        raise ModelError(f"adapter {show(str(path))} does not name its model; set base_model_name_or_path in {_ADAPTER_FILE}")
+        raise ModelError(f"{show(str(path / _ADAPTER_FILE))} names no model; set base_model_name_or_path in it")
     model = _load_weights(base, options)
     try:
         return PeftModel.from_pretrained(model, str(path), is_trainable=True)
@@ -111,7 +111,7 @@ def _quantization(kind: str | None, compute_dtype: torch.dtype) -> BitsAndBytesC
     if kind not in ("4bit", "8bit"):
         raise ModelError(f"quantize {kind!r} is unknown; use 4bit or 8bit")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(f"quantize: {kind} needs bitsandbytes, which is not installed; run pip install 'mmalign[qlora]'")
+        raise ModelError(f"quantize: {kind} needs bitsandbytes, which is missing; run pip install 'mmalign[qlora]'")
     if kind == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -1,7 +1,7 @@
 """Attention masks and positions of a prompt tree.
 
-A 4-D mask is taken by transformers as it is: window, bidirectional image blocks and padding are then ignored unless they
-stand in the mask. So the whole rule is here:
+A 4-D mask is taken by transformers as it is: window, bidirectional image blocks and padding are then ignored unless
+they stand in the mask. So the whole rule is here:
 
     allowed(query, key) = key is in the prompt or in the query's own response
                           and (key is not later than the query, or both are in one bidirectional block)

@@ -72,17 +72,19 @@ def add_lora(
         ModelError: nothing matches.
     """
     _require_parts(family, parts)
-    matched = [name for name in _linear_names(base, family, parts) if _matches(name, targets)]
+    candidates = list(_linear_names(base, family, parts))
+    matched = [name for name in candidates if _matches(name, targets)]
     if not matched:
+        endings = sorted({name.rsplit(".", 1)[-1] for name in candidates})
         raise ModelError(
             f"lora.targets {targets!r} matches no linear layer of part(s) {', '.join(parts)} of {family.name}; "
-            f"its layers end in {', '.join(sorted({name.rsplit('.', 1)[-1] for name in _linear_names(base, family, parts)}))}"
+            f"its layers end in {', '.join(endings)}"
         )
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=_as_pattern(matched),
+        target_modules=_as_pattern(base, matched),
         modules_to_save=list(modules_to_save) if modules_to_save else None,
         task_type="CAUSAL_LM",
     )
@@ -132,10 +134,20 @@ def _matches(name: str, targets: str | Sequence[str]) -> bool:
     return any(name == target or name.endswith("." + target) for target in targets)
 
 
-def _as_pattern(names: Sequence[str]) -> str:
-    """Return one regular expression that matches exactly these names: layer numbers are folded into digits."""
-    folded = {re.sub(r"\\\.\d+(?=\\\.|$)", r"\\.\\d+", re.escape(name)) for name in names}
-    return "|".join(f"({pattern})" for pattern in sorted(folded))
+def _as_pattern(base: nn.Module, names: Sequence[str]) -> str:
+    """Return one regular expression that matches these modules of the model and no others.
+
+    Layer numbers are folded into digits where that stays exact, so that the adapter's config is short to read.
+    """
+    others = [name for name, _ in base.named_modules() if name not in set(names)]
+    folded: dict[str, list[str]] = {}
+    for name in names:
+        folded.setdefault(re.sub(r"\\\.\d+(?=\\\.)", r"\\.\\d+", re.escape(name)), []).append(name)
+    patterns = []
+    for pattern, members in folded.items():
+        exact = not any(re.fullmatch(pattern, other) for other in others)
+        patterns += [pattern] if exact else [re.escape(name) for name in members]
+    return "|".join(f"({pattern})" for pattern in patterns)
 
 
 def _number_of_weights(parameter: nn.Parameter) -> int:

@@ -68,7 +68,7 @@ class Policy(nn.Module):
         return next(self.model.parameters()).device
 
     def forward(self, batch: TreeBatch) -> Tensor:
-        """Return the log-prob of every response token in nats, fp32 [B, K, R]; 0 where `batch.response_mask` is False."""
+        """Return the log-prob of every response token in nats, fp32 [B, K, R]; 0 outside `batch.response_mask`."""
         if not self.family.known:
             logps = self._logps_of_unknown_model(batch)
         else:

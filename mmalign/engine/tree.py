@@ -2,8 +2,8 @@
 
     row = [prompt | response 1 | ... | response K | padding]
 
-Every response sees the prompt and itself only (`masks.py`), so the row gives for each response what a row of its own would
-give, and the prompt with its media is computed once.
+Every response sees the prompt and itself only (`masks.py`), so the row gives for each response what a row of its own
+would give, and the prompt with its media is computed once.
 """
 
 from __future__ import annotations
