@@ -88,9 +88,7 @@ def test_a_module_says_what_it_is(path: Path):
 def imports_in_a_fresh_process(modules: list[str], forbidden: tuple[str, ...]) -> str:
     """Import `modules` with `forbidden` packages made unimportable; return what went wrong, or nothing."""
     program = (
-        "import sys\n"
-        f"for name in {forbidden!r}: sys.modules[name] = None\n"
-        f"for name in {modules!r}: __import__(name)\n"
+        f"import sys\nfor name in {forbidden!r}: sys.modules[name] = None\nfor name in {modules!r}: __import__(name)\n"
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent)
     return finished.stderr

@@ -59,12 +59,18 @@ class Document:
     Args:
         values: the file as dicts, lists and scalars.
         places: for every path in `values`, text such as "recipe.yaml:12" to put before a message.
-        source: the file's name.
+        source: the file's name, or the override as it was typed.
+        numbered: whether `source` has lines that a message should name.
     """
 
     values: dict[str, Any]
     source: str
     places: dict[KeyPath, str] = field(default_factory=dict)
+    numbered: bool = True
+
+    def line(self, mark: yaml.Mark | None) -> str:
+        """Return where `mark` stands, as "recipe.yaml:12"."""
+        return f"{self.source}:{mark.line + 1}" if self.numbered and mark else self.source
 
     def place(self, path: KeyPath) -> str:
         """Return where `path` stands, or where the nearest enclosing value does when it is missing."""
@@ -94,13 +100,12 @@ def read_document(path: str | Path) -> Document:
 
 def parse_document(text: str, source: str) -> Document:
     """Parse a recipe's text; see `read_document`."""
-    node = _compose(text, source)
+    document = Document(values={}, source=source)
+    node = _compose(text, document)
     if node is None:
         raise ConfigError(f"{source}: is empty; a recipe needs at least recipe, model, data and train")
     if not isinstance(node, yaml.MappingNode):
-        line = node.start_mark.line + 1
-        raise ConfigError(f"{source}:{line}: a recipe is a mapping of keys, such as `recipe: preference`")
-    document = Document(values={}, source=source)
+        raise ConfigError(f"{document.line(node.start_mark)}: a recipe is a mapping of keys: `recipe: preference`, ...")
     document.values = _Reader(document).value(node, ())
     return document
 
@@ -111,22 +116,22 @@ def parse_value(text: str, source: str) -> Any:
     Raises:
         ConfigError: `text` is not YAML.
     """
-    node = _compose(text, source)
-    return None if node is None else _Reader(Document(values={}, source=source)).value(node, ())
+    document = Document(values={}, source=source, numbered=False)
+    node = _compose(text, document)
+    return None if node is None else _Reader(document).value(node, ())
 
 
-def _compose(text: str, source: str) -> yaml.Node | None:
+def _compose(text: str, document: Document) -> yaml.Node | None:
     """Return the one document of `text` as nodes."""
     try:
         return yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{line}: is not valid YAML: {error.problem or error.context}") from None
+        place = document.line(error.problem_mark or error.context_mark)
+        raise ConfigError(f"{place}: is not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{document.source}: is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
-        raise ConfigError(f"{source}: is nested too deeply to be a recipe") from None
+        raise ConfigError(f"{document.source}: is nested too deeply to be a recipe") from None
 
 
 class _Reader:
@@ -150,7 +155,7 @@ class _Reader:
         return value
 
     def _place(self, node: yaml.Node) -> str:
-        return f"{self.document.source}:{node.start_mark.line + 1}"
+        return self.document.line(node.start_mark)
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         try:
