@@ -15,7 +15,7 @@ class GroupFacts:
     """What is known of B groups of up to K responses before any model has seen them.
 
     Args:
-        levels: int [B, K], 0 for the best level of a group, equal integers for ties; unread where a response is missing.
+        levels: int [B, K], 0 for the best level of a group, equal integers for ties; unread where nothing is.
         weight: float [B], weight of each group in the loss.
         margin: float [B], how much better the best is than the worst; nan where nobody said.
         response_mask: bool [B, K], which responses exist; the first always does, and existing ones come first.

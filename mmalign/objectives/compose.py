@@ -161,7 +161,7 @@ def _weight(given: dict[str, Any], where: str) -> float:
     weight = given.pop("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight <= 0:
         raise ConfigError(
-            f"{where}: option 'weight' must be a number above 0 (got {show(weight)}); to switch it off, remove the entry"
+            f"{where}: option 'weight' must be a number above 0 (got {show(weight)}); to switch it off, remove it"
         )
     return float(weight)
 

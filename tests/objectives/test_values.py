@@ -1,7 +1,7 @@
 """Every preset by hand, on one pair.
 
-    chosen:   S = -6 over 3 tokens (A = -2),  reference -7    R = +1
-    rejected: S = -5 over 5 tokens (A = -1),  reference -3    R = -2      D = 3, per token 1/3 - (-2/5) = 11/15
+chosen:   S = -6 over 3 tokens (A = -2),  reference -7    R = +1
+rejected: S = -5 over 5 tokens (A = -1),  reference -3    R = -2      D = 3, per token 1/3 - (-2/5) = 11/15
 """
 
 from math import exp, log, log1p

@@ -1,0 +1,118 @@
+"""Building an objective from a recipe, what it says about itself, and every mistake a recipe can make."""
+
+import pytest
+import torch
+from objectives.batches import facts_of, logps_of, random_batch
+
+from mmalign.errors import ConfigError
+from mmalign.objectives.compose import build
+from mmalign.objectives.presets import PRESETS
+
+
+def test_the_issue_s_objective_describes_itself():
+    objective = build([{"name": "dpo", "beta": 0.1}, {"name": "sft", "weight": 0.1}])
+    assert objective.description == "dpo(beta=0.1, pairs=all) + 0.1 * sft(normalise=token)"
+    assert objective.needs_reference
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_only_log_ratio_objectives_need_a_reference(name):
+    assert build([{"name": name}]).needs_reference == (name in {"dpo", "cdpo", "robust", "ipo", "hinge"})
+
+
+def test_calling_without_the_reference_it_needs_is_an_error():
+    policy, _, facts = random_batch()
+    with pytest.raises(ValueError, match=r"dpo\(beta=0.1, pairs=all\).*needs log-probs of a reference"):
+        build([{"name": "dpo"}])(policy, None, facts)
+
+
+def test_responses_read_say_what_a_row_teaches():
+    sft, pairs = build([{"name": "sft"}]), build([{"name": "dpo", "pairs": "best_worst"}])
+    both = build([{"name": "dpo", "pairs": "best_worst"}, {"name": "sft"}])
+    assert sft.responses_read((0, 1, 2)) == (0,)
+    assert pairs.responses_read((0, 1, 2)) == (0, 2)
+    assert pairs.responses_read((0,)) == pairs.responses_read((0, 0)) == ()
+    assert both.responses_read((0,)) == (0,)
+
+
+def test_counts_come_from_the_batch_alone():
+    facts = facts_of([(0, 1), (0, 0)], weight=[2.0, 3.0])
+    counts = build([{"name": "orpo"}]).counts(facts, torch.tensor([[3, 5], [7, 2]]))
+    assert {name: value.tolist() for name, value in counts.items()} == {"orpo": [2.0, 0.0], "orpo_nll": [6.0, 21.0]}
+
+
+def test_the_same_preset_twice_gets_two_names():
+    objective = build([{"name": "dpo", "beta": 0.1}, {"name": "dpo", "beta": 0.5}, {"name": "dpo", "beta": 0.9}])
+    assert [named.name for named in objective.parts] == ["dpo", "dpo_2", "dpo_3"]
+
+
+def test_metrics_have_the_same_names_on_every_batch():
+    objective = build([{"name": "dpo"}, {"name": "sft"}])
+    some = objective(*random_batch()[:2], random_batch()[2]).metrics
+    policy = logps_of([[(-6.0, 3)]])
+    none = objective(policy, policy, facts_of([(0,)])).metrics
+    assert set(some) == set(none)
+    assert none["rewards/margins"].count == 0
+
+
+def test_metrics_of_a_list_by_hand():
+    """Rewards 1, 3, 0 for a > b > c: the pair ab is wrong, ac and bc are right."""
+    policy, zero = logps_of([[(-2.0, 2), (0.0, 1), (-3.0, 7)]]), logps_of([[(-3.0, 2), (-3.0, 1), (-3.0, 7)]])
+    metrics = build([{"name": "dpo", "beta": 1.0}])(policy, zero, facts_of([(0, 1, 2)])).metrics
+    values = {name: (ratio.total / ratio.count).item() for name, ratio in metrics.items()}
+    assert values["rewards/accuracies"] == pytest.approx(2 / 3)
+    assert values["rewards/chosen"] == pytest.approx((1 + 1 + 3) / 3)
+    assert values["rewards/rejected"] == pytest.approx((3 + 0 + 0) / 3)
+    assert values["rewards/margins"] == pytest.approx((-2 + 1 + 3) / 3)
+    assert values["logps/chosen"] == pytest.approx((-2 - 2 + 0) / 3)
+    assert values["lengths/rejected"] == pytest.approx((1 + 7 + 7) / 3)
+    assert values["lengths/chosen_longer"] == pytest.approx(1 / 3)
+
+
+def test_an_sft_run_logs_no_rewards():
+    output = build([{"name": "sft"}])(logps_of([[(-6.0, 3)], [(-4.0, 1)]]), None, facts_of([(0,), (0,)]))
+    assert output.rewards is None
+    assert {name: (ratio.total / ratio.count).item() for name, ratio in output.metrics.items()} == {
+        "loss/sft": pytest.approx(2.5),
+        "logps/chosen": pytest.approx(-5),
+        "lengths/chosen": pytest.approx(2),
+    }
+
+
+MISTAKES = [
+    ([], "objective is empty; name at least one of dpo"),
+    ([{"beta": 0.1}], "name is missing .*it is one of dpo"),
+    ([{"name": "dop"}], "unknown objective 'dop'; did you mean 'dpo'\\?"),
+    ([{"name": "DPO"}], "did you mean 'dpo'"),
+    ([{"name": "dpo", "betta": 0.1}], "dpo: unknown option 'betta'; did you mean 'beta'\\?"),
+    (
+        [{"name": "sft"}, {"name": "dpo", "tau": 0.1}],
+        r"objective\[1\] dpo: unknown option 'tau'\. It has: weight, beta",
+    ),
+    ([{"name": "dpo", "beta": 0}], r"dpo: option 'beta' must be a number above 0 \(got 0\)"),
+    ([{"name": "dpo", "beta": float("nan")}], "option 'beta' must be a number above 0"),
+    ([{"name": "dpo", "beta": True}], "option 'beta' must be a number above 0"),
+    ([{"name": "dpo", "beta": "1e-1"}], "YAML reads 1e-1 as text, write it with a point"),
+    ([{"name": "dpo", "label_smoothing": 0.1}], "'label_smoothing' makes no sense here.*name: cdpo or name: robust"),
+    ([{"name": "robust", "label_smoothing": 0.5}], "must be a number at least 0 and below 0.5 .*got 0.5"),
+    ([{"name": "simpo", "gamma": -1}], "option 'gamma' must be a number at least 0"),
+    ([{"name": "dpo", "gamma": 1.0}], "a target margin belongs to name: simpo"),
+    ([{"name": "dpo", "alpha": 1.0}], "name: sft, weight"),
+    ([{"name": "sft", "beta": 0.1}], "sft compares nothing"),
+    ([{"name": "dpo", "pairs": "best-worst"}], "option 'pairs' must be one of all.*did you mean 'best_worst'"),
+    ([{"name": "dpo", "weight": 0}], "option 'weight' must be a number above 0.*to switch it off, remove it"),
+]
+
+
+@pytest.mark.parametrize(("specs", "message"), MISTAKES, ids=lambda value: str(value)[:60])
+def test_a_mistake_is_named_with_its_way_out(specs, message):
+    with pytest.raises(ConfigError, match=message):
+        build(specs)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_says_where_it_comes_from(name):
+    preset = PRESETS[name]
+    assert preset.name == name
+    assert preset.source
+    assert preset.formula
