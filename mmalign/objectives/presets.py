@@ -150,7 +150,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             name="cdpo",
-            source="Mitchell 2023, A note on DPO with noisy preferences, eq. 3",
+            source="Mitchell 2023, A note on DPO with noisy preferences",
             formula="-(1 - e) log sigmoid(m) - e log sigmoid(-m)",
             options=NoisyPairOptions,
             parts=lambda o: _ratio(o, target=smoothed(o.label_smoothing)),
@@ -158,7 +158,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             name="robust",
-            source="Chowdhury et al. 2024, arXiv:2403.00409, eq. 11",
+            source="Chowdhury et al. 2024, arXiv:2403.00409",
             formula="[-(1 - e) log sigmoid(m) + e log sigmoid(-m)] / (1 - 2 e)",
             options=NoisyPairOptions,
             parts=lambda o: _ratio(o, target=unbiased(o.label_smoothing)),

@@ -20,7 +20,7 @@ def unbiased(error_rate: float) -> float:
 
     Check: (1 - e) [q l(m) + (1 - q) l(-m)] + e [q l(-m) + (1 - q) l(m)] = l(m).
 
-    Source: robust DPO, arXiv:2403.00409, eq. 11.
+    Source: robust DPO, arXiv:2403.00409.
     """
     return (1 - error_rate) / (1 - 2 * error_rate)
 
