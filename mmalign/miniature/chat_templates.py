@@ -40,8 +40,12 @@ def _chatml(say: str, after_role: str = "\\n", after_turn: str = "\\n", default_
         say
         + (system if default_system else "")
         + "{%- for message in messages -%}"
-        + "{{- '<|im_start|>' + message.role + '" + after_role + "' + say(message.content) "
-        + "+ '<|im_end|>" + after_turn + "' -}}"
+        + "{{- '<|im_start|>' + message.role + '"
+        + after_role
+        + "' + say(message.content) "
+        + "+ '<|im_end|>"
+        + after_turn
+        + "' -}}"
         + "{%- endfor -%}"
         + "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
     )
@@ -87,9 +91,13 @@ def _utterances(start: str) -> str:
     starts_with_image = "message.content is not string and message.content[0].type == 'image'"
     return (
         _say("<image>", "<video>")
-        + "{{- '" + start + "' -}}"
+        + "{{- '"
+        + start
+        + "' -}}"
         + "{%- for message in messages -%}"
-        + "{%- set colon = ':' if " + starts_with_image + " else ': ' -%}"
+        + "{%- set colon = ':' if "
+        + starts_with_image
+        + " else ': ' -%}"
         + "{{- message.role | capitalize + colon + say(message.content) + '<end_of_utterance>\\n' -}}"
         + "{%- endfor -%}"
         + "{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"

@@ -17,12 +17,13 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from mmalign.errors import ModelError
-from mmalign.miniature import families, sizes, tokenizers
+from mmalign.miniature import architectures, families, sizes, tokenizers
 
 FAMILIES: tuple[str, ...] = tuple(families.FAMILIES)
 TEXT_FAMILIES: tuple[str, ...] = tuple(name for name, family in families.FAMILIES.items() if family.processor is None)
@@ -52,7 +53,7 @@ def save(
         `directory` as a path.
 
     Raises:
-        ModelError: the family, the scale or a field of the size is unknown.
+        ModelError: the family, the scale or a field of the size is unknown, or the family's tokenizer keeps no words.
     """
     family = _look_up(name, families.FAMILIES, "miniature family")
     size = _look_up(scale, sizes.SIZES, "miniature scale")
@@ -61,13 +62,14 @@ def save(
         _look_up(change, known_fields, "field of a miniature's size")
     size = dataclasses.replace(size, **changes)
 
-    directory = Path(directory)
+    directory, words = Path(directory), tuple(words)
     tokenizer = tokenizers.byte_level(
         family.tokens, others=family.others, words=words, chat_template=family.chat_template(size)
     )
     processor = family.processor(tokenizer, size) if family.processor else tokenizer
     processor.save_pretrained(directory)
     _build(family, size, tokenizer, seed).save_pretrained(directory)
+    _require_words_kept(directory, name, words)
     return directory
 
 
@@ -79,12 +81,16 @@ def _look_up(name: str, table: dict[str, Any], what: str) -> Any:
     raise ModelError(f"{what} {name!r} does not exist; {hint}known: {', '.join(table)}")
 
 
+def _require_words_kept(directory: Path, name: str, words: tuple[str, ...]) -> None:
+    """Refuse words where transformers loads a class of its own (text-only Qwen2), which spells them in bytes."""
+    if words and len(AutoTokenizer.from_pretrained(directory).tokenize(words[0])) > 1:
+        raise ModelError(f"the tokenizer of {name!r} keeps no whole words; leave out words= or take another family")
+
+
 def _build(family: families.Family, size: sizes.Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
     token_ids = tokenizer.get_vocab()
-    text = {
-        **families.decoder_fields(size, token_ids, family.tokens, len(tokenizer)),
-        **family.text(size),
-    }
+    common = architectures.decoder_fields(size, token_ids, family.tokens, len(tokenizer))
+    text = {**common, **family.text(size)}
     if family.config is None:
         text.pop("model_type")
         config, auto_class = AutoConfig.for_model(family.model_type, **text), AutoModelForCausalLM
@@ -98,15 +104,15 @@ def _build(family: families.Family, size: sizes.Size, tokenizer: PreTrainedToken
         model = auto_class.from_config(config, dtype=torch.float32)
         if size.untrained:
             _move_vectors(model)
-    ends = [family.tokens["eos_token"], *([family.turn_end] if family.turn_end else [])]
-    model.generation_config.eos_token_id = [token_ids[end] for end in ends] if family.turn_end else token_ids[ends[0]]
+    ends = dict.fromkeys([family.tokens["eos_token"], family.turn_end or family.tokens["eos_token"]])
+    model.generation_config.eos_token_id = [token_ids[end] for end in ends]
     model.generation_config.pad_token_id = token_ids[family.tokens["pad_token"]]
     return model.eval()
 
 
 def _move_vectors(model: PreTrainedModel) -> None:
-    """Add noise to norms and biases, which start at exactly 1 and 0."""
+    """Add noise to norms and biases, which start at exactly 1 and 0, and to Gemma 3's projection, which starts at 0."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim <= 1:
+            if parameter.ndim <= 1 or not parameter.any():
                 parameter.add_(0.1 * torch.randn_like(parameter))
