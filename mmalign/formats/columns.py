@@ -11,7 +11,7 @@ The columns are those of TRL's conversational preference format, so that a row w
 and, only in rows where they say something:
 
     margin, weight, difficulty, ties, tags, provenance
-    responses   every response, best first, with its facts: when there are more than two, or one carries a score, spans ...
+    responses   every response, best first, with its facts: when there are more than two, or one has a score, spans ...
     media_facts one entry a placeholder: sha256, span_s, frame_indices
     media_order the row's media in the order of `Preference.media`, when that is not the order of the placeholders
 

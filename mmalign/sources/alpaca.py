@@ -1,0 +1,63 @@
+"""LLaMA-Factory's alpaca rows: `instruction` and `input`, with `output` or with `chosen` and `rejected`.
+
+Source: LLaMA-Factory, data/README.md. `history` is a list of [question, answer]; media are `<image>` tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmalign.errors import RowError
+from mmalign.formats.preference import Preference
+from mmalign.sources.turns import TurnReader, images_of, or_nothing, response_from, with_system
+
+EXAMPLES = {
+    "preference": {
+        "instruction": "<image>What is on the stove?",
+        "input": "",
+        "chosen": "A red kettle.",
+        "rejected": "A red kettle and two pans.",
+        "images": ["kitchen.jpg"],
+    },
+    "demonstration": {
+        "instruction": "Translate to French.",
+        "input": "kettle",
+        "output": "bouilloire",
+        "system": "You are a translator.",
+        "history": [["Translate to French: stove.", "cuisiniere"]],
+    },
+}
+NEEDS = ("instruction", "chosen", "rejected")
+
+
+def matches(values: Mapping[str, Any]) -> bool:
+    """Tell whether the row has an instruction and one or two answers."""
+    return "instruction" in values and ("output" in values or ("chosen" in values and "rejected" in values))
+
+
+def parse(values: Mapping[str, Any]) -> Preference:
+    """Return the preference of a row, or its demonstration.
+
+    Raises:
+        RowError: a column is missing or cannot be read.
+    """
+    reader = TurnReader(images_of(values))
+    names = ("chosen", "rejected") if values.get("chosen") is not None else ("output",)
+    for name in ("instruction", *names):
+        if not isinstance(values.get(name), str):
+            raise RowError("column must be a text", field=name, value=or_nothing(values.get(name)))
+    question = "\n".join(text for text in (values["instruction"], values.get("input")) if text)
+    turns = [*_history(values.get("history")), {"role": "user", "content": question}]
+    messages = with_system(values, reader.messages(turns, "instruction"))
+    responses = tuple(response_from(values[name], name) for name in names)
+    return Preference(id="", prompt=messages, media=reader.media, responses=responses)
+
+
+def _history(raw: Any) -> list[dict[str, Any]]:
+    turns = []
+    for pair in raw or ():
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RowError("history must hold [question, answer]", field="history", value=pair)
+        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return turns

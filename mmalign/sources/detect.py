@@ -1,0 +1,159 @@
+"""The table of published formats, and the way from a file to preferences.
+
+A format is recognised by its columns; the table stands most specific first and the first match reads the row. A new
+format is one module with `EXAMPLES`, `NEEDS`, `matches`, `parse`, and one line here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from mmalign.errors import DataError, RowError
+from mmalign.formats.preference import Preference
+from mmalign.sources import alpaca, llava, mdpo, ours, rlhf_v, sharegpt, swift, trl
+from mmalign.sources.quarantine import Refusal
+from mmalign.sources.read import RawRow, read_raw
+from mmalign.sources.soundness import require_compared, require_readable_columns, require_sound
+
+
+class Source(NamedTuple):
+    """One published format: how to know it, how to read it, and what it looks like."""
+
+    name: str
+    says: str
+    needs: tuple[str, ...]
+    matches: Callable[[Mapping[str, Any]], bool]
+    parse: Callable[[Mapping[str, Any]], Preference]
+    examples: Mapping[str, dict[str, Any]]
+
+
+def _source(name: str, says: str, module: Any) -> Source:
+    return Source(name, says, module.NEEDS, module.matches, module.parse, module.EXAMPLES)
+
+
+SOURCES: tuple[Source, ...] = (
+    _source("mmalign", "our own rows, with an id and everything a record can say", ours),
+    _source("swift", "ms-swift: messages with rejected_response or rejected_messages", swift),
+    _source("llava", "LLaVA-style: conversations with rejected_conversations", llava),
+    _source("rlhf_v", "RLHF-V and RLAIF-V: question, chosen, rejected, image", rlhf_v),
+    _source("mdpo", "mDPO: a rendered prompt with USER: and ASSISTANT:, img_path", mdpo),
+    _source("alpaca", "LLaMA-Factory alpaca: instruction with output, or with chosen and rejected", alpaca),
+    _source(
+        "sharegpt", "LLaMA-Factory sharegpt: conversations or messages, with chosen and rejected or alone", sharegpt
+    ),
+    _source("trl", "TRL: chosen and rejected, the prompt explicit or implicit", trl),
+)
+_REJECTED = ("rejected", "rejected_response", "rejected_messages", "rejected_conversations")
+
+
+def detect(values: Mapping[str, Any]) -> Source:
+    """Return the format of a row.
+
+    Raises:
+        RowError: no format fits, or the row says in two ways what was rejected; the message names the columns and the
+            nearest format.
+    """
+    rejected = [name for name in _REJECTED if values.get(name) not in (None, [], "")]
+    if len(rejected) > 1:
+        raise RowError("format is ambiguous", field="columns", value=rejected, hint="keep one of these columns")
+    for source in SOURCES:
+        if source.matches(values):
+            return source
+    nearest = max(SOURCES, key=lambda source: _likeness(source, values))
+    raise RowError(
+        "format is unknown",
+        field="columns",
+        value=sorted(map(str, values)),
+        hint=f"the nearest known format is {nearest.name} with the columns {', '.join(nearest.needs)}",
+    )
+
+
+def named(name: str) -> Source:
+    """Return the format called `name`.
+
+    Raises:
+        DataError: there is none; the message lists them.
+    """
+    known = {source.name: source for source in SOURCES}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(f"format {name!r} is unknown; {meant}known are {', '.join(known)}")
+    return known[name]
+
+
+def parse(raw: RawRow, format: str | None = None) -> Preference:
+    """Return the preference that a raw row holds, with an id and its provenance.
+
+    Raises:
+        RowError: the row is refused.
+        DataError: `format` names no format.
+    """
+    source = named(format) if format else None
+    require_readable_columns(raw.values)
+    source = source or detect(raw.values)
+    try:
+        preference = source.parse(raw.values)
+    except RowError:
+        raise
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        reason = f"row does not have the shape of the format {source.name}"
+        raise RowError(reason, value=f"{type(error).__name__}: {error}") from error
+    require_compared(preference, raw.values)
+    require_sound(preference)
+    own_id = preference.id or _own_id(raw.values)
+    provenance = {"source": source.name} | dict(preference.provenance) | {"file": raw.file, "row": str(raw.row)}
+    return dataclasses.replace(preference, id=own_id or f"{raw.file}:{raw.row}", provenance=provenance)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    on_refused: Callable[[Refusal], None],
+    allow_network: bool = False,
+) -> Iterator[Preference]:
+    """Yield the preferences of a file, folder or hub id in their order; what is refused goes to `on_refused`.
+
+    An id that was seen before gets the place of its row added, so that ids name rows.
+
+    Args:
+        path: see `mmalign.sources.read.read_raw`.
+        format: name of a format; None recognises it row by row.
+        on_refused: called once for every refused row.
+        allow_network: whether a hub id may be fetched.
+
+    Raises:
+        DataError: the file cannot be read any further, or `format` names no format.
+    """
+
+    def refuse(file: str, row: int, error: RowError) -> None:
+        on_refused(Refusal.of(file, row, error))
+
+    if format:
+        named(format)
+    seen: set[int] = set()
+    for raw in read_raw(path, on_broken=refuse, allow_network=allow_network):
+        try:
+            preference = parse(raw, format)
+        except RowError as error:
+            refuse(raw.file, raw.row, error)
+            continue
+        if hash(preference.id) in seen:
+            preference = dataclasses.replace(preference, id=f"{preference.id} ({raw.file}:{raw.row})")
+        seen.add(hash(preference.id))
+        yield preference
+
+
+def _own_id(values: Mapping[str, Any]) -> str:
+    own = values.get("id", values.get("idx"))
+    return str(own) if isinstance(own, str | int) and not isinstance(own, bool) else ""
+
+
+def _likeness(source: Source, values: Mapping[str, Any]) -> float:
+    near = sum(bool(difflib.get_close_matches(need, map(str, values), n=1, cutoff=0.75)) for need in source.needs)
+    return near / len(source.needs)

@@ -1,0 +1,47 @@
+"""Our own rows as a published format: what `mmalign.formats.store` writes. See `mmalign.formats.columns`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmalign.formats.columns import from_columns
+from mmalign.sources.turns import is_turns
+
+EXAMPLES = {
+    "two responses": {
+        "id": "kitchen-1",
+        "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is on the stove?"}]}],
+        "images": ["kitchen.jpg"],
+        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "A red kettle."}]}],
+        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "A red kettle and two pans."}]}],
+        "margin": 1.5,
+        "tags": {"room": "kitchen"},
+    },
+    "three responses with scores": {
+        "id": "kitchen-2",
+        "prompt": [{"role": "user", "content": [{"type": "text", "text": "What boils water?"}]}],
+        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "A kettle."}]}],
+        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "A fridge."}]}],
+        "responses": [
+            {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "A kettle."}]}], "score": 5.0},
+            {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "A pot."}]}], "score": 4.0},
+            {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "A fridge."}]}], "score": 1.0},
+        ],
+    },
+}
+NEEDS = ("id", "prompt", "images", "chosen", "rejected")
+parse = from_columns
+
+
+def matches(values: Mapping[str, Any]) -> bool:
+    """Tell whether the row has an id, and prompt and answer as typed parts without media of their own."""
+    if "id" not in values or not (is_turns(values.get("prompt")) and is_turns(values.get("chosen"))):
+        return False
+    contents = [turn.get("content") for turn in (*values["prompt"], *values["chosen"]) if isinstance(turn, Mapping)]
+    return "image" not in values and all(isinstance(content, list) and _is_plain(content) for content in contents)
+
+
+def _is_plain(content: list[Any]) -> bool:
+    named = [{key for key, value in part.items() if value is not None} for part in content if isinstance(part, Mapping)]
+    return len(named) == len(content) and all(keys <= {"type", "text"} for keys in named)

@@ -1,0 +1,79 @@
+"""RLHF-V and RLAIF-V rows: a question about one picture, the better and the worse answer.
+
+The first release of RLHF-V keeps the three texts as JSON in one column, `text`. The picture stands before the question.
+Source: the data sets openbmb/RLHF-V-Dataset and openbmb/RLAIF-V-Dataset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mmalign.errors import RowError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference
+from mmalign.sources.turns import images_first, images_of, media_column, or_nothing, response_from
+
+EXAMPLES = {
+    "question, chosen, rejected": {
+        "question": "What is on the stove?",
+        "chosen": "A red kettle.",
+        "rejected": "A red kettle and two pans.",
+        "image": {"bytes": None, "path": "kitchen.jpg"},
+        "origin_dataset": "kitchens",
+    },
+    "texts as JSON": {
+        "text": '{"question": "What is on the stove?", "chosen": "A red kettle.", "rejected": "Two pans."}',
+        "image": {"bytes": None, "path": "kitchen.jpg"},
+        "origin_dataset": "kitchens",
+    },
+}
+NEEDS = ("question", "chosen", "rejected", "image")
+
+
+def matches(values: Mapping[str, Any]) -> bool:
+    """Tell whether the row has a question with two answers, or the three as JSON beside a picture."""
+    if all(name in values for name in ("question", "chosen", "rejected")):
+        return True
+    return isinstance(values.get("text"), str) and any(name in values for name in ("image", "image_path"))
+
+
+def parse(values: Mapping[str, Any]) -> Preference:
+    """Return the preference of a row; tags tell the origin.
+
+    Raises:
+        RowError: the JSON is broken, or a column is missing or cannot be read.
+    """
+    texts = values if "question" in values else _texts(values["text"])
+    for name in ("question", "chosen", "rejected"):
+        if not isinstance(texts.get(name), str):
+            raise RowError("column must be a text", field=name, value=or_nothing(texts.get(name)))
+    images = _images(values)
+    tags = {name: values[name] for name in ("origin_dataset", "ds_name") if isinstance(values.get(name), str)}
+    return Preference(
+        id="",
+        prompt=images_first((Message.of("user", texts["question"]),), len(images)),
+        media=tuple(images),
+        responses=tuple(response_from(texts[name], name, tag=None) for name in ("chosen", "rejected")),
+        tags=tags,
+    )
+
+
+def _images(values: Mapping[str, Any]) -> list[MediaRef]:
+    image = values.get("image")
+    empty = isinstance(image, Mapping) and not any(image.values())
+    if (image is None or empty) and values.get("image_path"):
+        return media_column(values["image_path"], "image_path")
+    return images_of(values)
+
+
+def _texts(raw: str) -> Mapping[str, Any]:
+    try:
+        texts = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise RowError("column is not JSON", field="text", value=raw, hint=str(error)) from error
+    if not isinstance(texts, Mapping):
+        raise RowError("column must hold a JSON object", field="text", value=raw)
+    return texts

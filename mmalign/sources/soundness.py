@@ -1,0 +1,108 @@
+"""What every row must be, whatever format it came in: rules that a single record can check without opening a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmalign.errors import RowError
+from mmalign.formats.preference import Preference, Response
+
+NOT_SUPPORTED = ("video", "videos", "audio", "audios", "tools", "chat_template_kwargs")
+UNPAIRED_LABELS = ("label", "kto_tag")
+_EMPTY_TEXTS = ("", "[]", "{}")
+
+
+def require_readable_columns(values: Mapping[str, Any]) -> None:
+    """Refuse rows with a column that would change their meaning and that no format here reads.
+
+    Raises:
+        RowError: the row has video, audio, tools, or arguments of its own for the chat template.
+    """
+    for name in NOT_SUPPORTED:
+        if not _is_empty(values.get(name)):
+            raise RowError(
+                f"column {name} is not supported", field=name, value=values[name], hint="images and text are"
+            )
+
+
+def require_compared(preference: Preference, values: Mapping[str, Any]) -> None:
+    """Refuse rows whose only answer is judged good or bad: taken as demonstrations they would teach the bad ones.
+
+    Raises:
+        RowError: the row has one answer and a label that is true or false.
+    """
+    for name in UNPAIRED_LABELS:
+        if len(preference.responses) == 1 and isinstance(values.get(name), bool):
+            hint = "rows need chosen and rejected"
+            raise RowError("row is judged alone, not compared", field=name, value=values[name], hint=hint)
+
+
+def require_sound(preference: Preference) -> None:
+    """Refuse rows from which nothing can be learnt, or something wrong.
+
+    Raises:
+        RowError: an answer is empty, two answers of different rank are the same, a medium is no picture, the prompt
+            says nothing, or a text is not valid Unicode.
+    """
+    own = (ref for response in preference.responses for ref in response.media or ())
+    for ref in (*preference.media, *own):
+        if ref.kind != "image":
+            raise RowError(
+                f"{ref.kind} is not supported", field=f"{ref.kind}s", value=ref.uri, hint="images and text are"
+            )
+    if not preference.media and not any(message.text.strip() for message in preference.prompt):
+        raise RowError("prompt is empty", field="prompt")
+    for k, response in enumerate(preference.responses):
+        if not response.text.strip():
+            raise RowError("response is empty", field=_name(preference, k), value=response.text)
+    _require_different_answers(preference)
+    _require_unicode(preference)
+
+
+def _require_different_answers(preference: Preference) -> None:
+    levels, seen = preference.levels(), {}
+    for k, response in enumerate(preference.responses):
+        said = _key(response, preference)
+        if seen.setdefault(said, levels[k]) != levels[k]:
+            reason = "chosen equals rejected" if len(levels) == 2 else "two answers of different rank are the same"
+            raise RowError(reason, field=_name(preference, k), value=response.text)
+
+
+def _require_unicode(preference: Preference) -> None:
+    texts = [("prompt", message.text) for message in preference.prompt]
+    texts += [(_name(preference, k), response.text) for k, response in enumerate(preference.responses)]
+    for field, text in texts:
+        if not _is_unicode(text):
+            raise RowError(
+                "text is not valid Unicode", field=field, value=text, hint="it holds half of a surrogate pair"
+            )
+
+
+def _key(response: Response, preference: Preference) -> Any:
+    """What makes a response the same as another: its words, and the media that it saw."""
+    media = preference.media if response.media is None else response.media
+    words = tuple((message.role, message.text.strip()) for message in response.messages)
+    return words, tuple(ref.identity() for ref in media)
+
+
+def _name(preference: Preference, k: int) -> str:
+    if len(preference.responses) == 2:
+        return ("chosen", "rejected")[k]
+    return f"responses[{k}]"
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_empty(part) for part in value.values())
+    if isinstance(value, str):
+        return value.strip() in _EMPTY_TEXTS
+    return value is None or value == []
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

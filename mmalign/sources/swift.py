@@ -1,0 +1,150 @@
+"""ms-swift's rows: a whole conversation in `messages`, and what was rejected beside it.
+
+`rejected_response` is a text or a list of texts (several answers, all worse than the first and of unknown order among
+themselves), `rejected_messages` a whole conversation. `rejected_images` are the pictures that the rejected side saw.
+Source: ms-swift, docs/source_en/Customization/Custom-dataset.md. As there, images without a tag are put before the
+first turn that is not the system's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmalign.errors import RowError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference, Response
+from mmalign.sources.turns import (
+    IMAGE_TAG,
+    TurnReader,
+    images_of,
+    is_turns,
+    media_column,
+    or_nothing,
+    response_from,
+    split_answer,
+)
+
+EXAMPLES = {
+    "rejected_response": {
+        "messages": [
+            {"role": "user", "content": "<image>What is on the stove?"},
+            {"role": "assistant", "content": "A red kettle."},
+        ],
+        "rejected_response": "A red kettle and two pans.",
+        "images": ["kitchen.jpg"],
+    },
+    "several rejected responses": {
+        "messages": [
+            {"role": "user", "content": "<image>What is on the stove?"},
+            {"role": "assistant", "content": "A red kettle."},
+        ],
+        "rejected_response": ["A red kettle and two pans.", "Nothing."],
+        "images": "kitchen.jpg",
+    },
+    "rejected_messages": {
+        "messages": [
+            {"role": "user", "content": "<image>What is on the stove?"},
+            {"role": "assistant", "content": "A red kettle."},
+        ],
+        "images": ["kitchen.jpg"],
+        "rejected_messages": [
+            {"role": "user", "content": "<image>What is on the stove?"},
+            {"role": "assistant", "content": "A red kettle."},
+        ],
+        "rejected_images": ["living_room.jpg"],
+    },
+}
+NEEDS = ("messages", "rejected_response")
+_BOX_TAGS = ("<bbox>", "<ref-object>")
+_REJECTED = ("rejected_response", "rejected_messages")
+
+
+def matches(values: Mapping[str, Any]) -> bool:
+    """Tell whether the row has `messages` and one of the columns that say what was rejected."""
+    return is_turns(values.get("messages")) and any(name in values for name in _REJECTED)
+
+
+def parse(values: Mapping[str, Any]) -> Preference:
+    """Return the preference of a row.
+
+    Raises:
+        RowError: a column is missing or cannot be read, or the two conversations do not share their prompt.
+    """
+    images = images_of(values)
+    _require_no_boxes(values)
+    prompt, media, chosen = _conversation(values["messages"], "messages", images)
+    rejected_media = _rejected_media(values, images)
+    filled = [name for name in _REJECTED if values.get(name) not in (None, [])]
+    if len(filled) != 1:
+        raise RowError("row must say what was rejected, once", field=" or ".join(_REJECTED), value=filled or "nothing")
+    if filled == ["rejected_messages"]:
+        other, other_media, answer = _conversation(values[filled[0]], filled[0], rejected_media or images)
+        if [message.text for message in other] != [message.text for message in prompt]:
+            raise RowError(
+                "messages and rejected_messages must share their prompt", field=filled[0], value=other[-1].text
+            )
+        rejected = [Response(messages=answer.messages, media=other_media if rejected_media else None)]
+    else:
+        own_media = tuple(rejected_media) or None
+        rejected = [response_from(text, filled[0], media=own_media) for text in _texts(values[filled[0]])]
+    return Preference(
+        id="",
+        prompt=prompt,
+        media=media,
+        responses=(chosen, *rejected),
+        ties=(tuple(range(1, len(rejected) + 1)),) if len(rejected) > 1 else (),
+        margin=values.get("margin"),
+    )
+
+
+def _conversation(
+    raw: list[Any], field: str, images: list[MediaRef]
+) -> tuple[tuple[Message, ...], tuple[MediaRef, ...], Response]:
+    reader = TurnReader(images)
+    messages = reader.messages(_with_missing_tags(raw, len(images)), field)
+    prompt, answer = split_answer(messages, field)
+    return prompt, reader.media, answer
+
+
+def _with_missing_tags(raw: list[Any], image_count: int) -> list[Any]:
+    """Put the tags that are missing before the first turn that is not the system's."""
+    texts = [turn.get("content") if isinstance(turn, Mapping) else None for turn in raw]
+    if not all(isinstance(text, str) for text in texts):
+        return raw  # typed parts name their media themselves
+    missing = image_count - sum(text.count(IMAGE_TAG) for text in texts)
+    at = next((k for k, turn in enumerate(raw) if turn.get("role") != "system"), None)
+    if missing <= 0 or at is None:
+        return raw
+    return [*raw[:at], {**raw[at], "content": IMAGE_TAG * missing + texts[at]}, *raw[at + 1 :]]
+
+
+def _require_no_boxes(values: Mapping[str, Any]) -> None:
+    said = [turn.get("content") for turn in values["messages"] if isinstance(turn, Mapping)]
+    tag = next((tag for tag in _BOX_TAGS for text in said if isinstance(text, str) and tag in text), None)
+    if tag is not None and values.get("objects"):
+        raise RowError(
+            "boxes are not supported", field="objects", value=tag, hint="write the coordinates into the text"
+        )
+
+
+def _rejected_media(values: Mapping[str, Any], images: list[MediaRef]) -> list[MediaRef]:
+    raw = values.get("rejected_images")
+    media = [] if raw in (None, [], "") else media_column(raw, "rejected_images")
+    if media and len(media) != len(images):
+        raise RowError(
+            f"rejected_images must be as many as images ({len(images)})", field="rejected_images", value=len(media)
+        )
+    return [] if media == images else media
+
+
+def _texts(raw: Any) -> list[Any]:
+    """Return the rejected answers: one text, several texts, or the turns of one answer."""
+    if isinstance(raw, list) and all(isinstance(text, str) for text in raw):
+        return raw
+    if isinstance(raw, str) or is_turns(raw):
+        return [raw]
+    raise RowError(
+        "rejected_response must be a text or a list of texts", field="rejected_response", value=or_nothing(raw)
+    )

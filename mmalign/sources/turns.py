@@ -1,0 +1,217 @@
+"""What published rows have in common: turns under several names, media columns, and tags that stand for media."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmalign.errors import RowError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import MediaPart, Message, Part, TextPart
+from mmalign.formats.preference import Response
+
+IMAGE_TAG = "<image>"
+ROLE_OF = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+}
+
+
+def images_of(values: Mapping[str, Any]) -> list[MediaRef]:
+    """Return the row's pictures from its column `images` or `image`: one medium, or a list of them.
+
+    Raises:
+        RowError: an entry is no medium, or both columns are filled.
+    """
+    filled = [name for name in ("images", "image") if values.get(name) not in (None, "", [])]
+    if len(filled) > 1:
+        raise RowError("row has both image and images", field="image", value=values["image"], hint="keep one of them")
+    return media_column(values[filled[0]], filled[0]) if filled else []
+
+
+def media_column(raw: Any, field: str) -> list[MediaRef]:
+    """Return the pictures of a column that holds one medium or a list of them."""
+    if not isinstance(raw, list | tuple):
+        return [MediaRef.parse("image", raw, field=field)]
+    return [MediaRef.parse("image", entry, field=f"{field}[{k}]") for k, entry in enumerate(raw)]
+
+
+class TurnReader:
+    """Reads the turns of one row and gives every placeholder its medium, in the order in which they are met.
+
+    Args:
+        images: the row's pictures, in the order of their placeholders.
+        tag: text that stands for a picture, None when text is only text.
+        strip_newline: whether the line break that parts a tag from the text belongs to the tag.
+    """
+
+    def __init__(self, images: Sequence[MediaRef], *, tag: str | None = IMAGE_TAG, strip_newline: bool = False) -> None:
+        self._waiting = list(images)
+        self._tag, self._strip_newline = tag, strip_newline
+        self._media: list[MediaRef] = []
+        self._placeholders = 0
+
+    @property
+    def media(self) -> tuple[MediaRef, ...]:
+        """The row's media, once the prompt is read; one without a placeholder stands last, and the record refuses it."""
+        return (*self._media, *self._waiting)
+
+    def messages(self, raw: Any, field: str) -> tuple[Message, ...]:
+        """Read a list of turns.
+
+        Raises:
+            RowError: it is no list, is empty, or a turn in it cannot be read.
+        """
+        if not isinstance(raw, list | tuple) or not raw:
+            raise RowError("turns must be a list that is not empty", field=field, value=or_nothing(raw))
+        return tuple(self.message(turn, f"{field}[{k}]") for k, turn in enumerate(raw))
+
+    def message(self, raw: Any, field: str) -> Message:
+        """Read one turn: {"role", "content"} or {"from", "value"}."""
+        if not isinstance(raw, Mapping):
+            raise RowError(
+                'a turn must be {"role", "content"} or {"from", "value"}', field=field, value=or_nothing(raw)
+            )
+        role_key, content_key = ("from", "value") if raw.get("from") is not None else ("role", "content")
+        role = raw.get(role_key)
+        if not isinstance(role, str) or role.lower() not in ROLE_OF:
+            known = ", ".join(ROLE_OF)
+            raise RowError(
+                "role is unknown", field=f"{field}.{role_key}", value=or_nothing(role), hint=f"known: {known}"
+            )
+        if raw.get("tool_calls"):
+            raise RowError("tool calls are not supported", field=f"{field}.tool_calls", value=raw["tool_calls"])
+        parts = self.parts(raw.get(content_key), f"{field}.{content_key}")
+        return Message(role=ROLE_OF[role.lower()], parts=parts)
+
+    def parts(self, raw: Any, field: str) -> tuple[Part, ...]:
+        """Read what a turn says: a text (with tags), or a list of typed parts."""
+        if isinstance(raw, str):
+            return self._tagged(raw)
+        if not isinstance(raw, list | tuple):
+            raise RowError("content must be a text or a list of parts", field=field, value=or_nothing(raw))
+        return tuple(part for k, piece in enumerate(raw) for part in self._typed(piece, f"{field}[{k}]"))
+
+    def _tagged(self, text: str) -> tuple[Part, ...]:
+        if self._tag is None or self._tag not in text:
+            return (TextPart(text=text),)
+        parts: list[Part] = []
+        pieces = text.split(self._tag)
+        for k, piece in enumerate(pieces):
+            if k:
+                parts.append(self._placeholder())
+                piece = piece.removeprefix("\n") if self._strip_newline else piece
+            if k < len(pieces) - 1 and self._strip_newline:
+                piece = piece.removesuffix("\n")
+            if piece:
+                parts.append(TextPart(text=piece))
+        return tuple(parts)
+
+    def _typed(self, raw: Any, field: str) -> tuple[Part, ...]:
+        kind = raw.get("type") if isinstance(raw, Mapping) else None
+        if kind == "text" and isinstance(raw.get("text"), str):
+            return self._tagged(raw["text"])
+        if kind in ("image", "image_url"):
+            inline = next((raw[key] for key in ("image", "image_url", "url", "path") if raw.get(key)), None)
+            return (self._placeholder(None if inline is None else MediaRef.parse("image", inline, field=field)),)
+        raise RowError("a part must be a text or an image", field=field, value=or_nothing(raw))
+
+    def _placeholder(self, inline: MediaRef | None = None) -> MediaPart:
+        """Number the next placeholder; when no medium is left for it, the record refuses the row."""
+        part = MediaPart(index=self._placeholders)
+        self._placeholders += 1
+        if inline is not None:
+            self._media.append(inline)
+        elif self._waiting:
+            self._media.append(self._waiting.pop(0))
+        return part
+
+
+def response_from(raw: Any, field: str, *, tag: str | None = IMAGE_TAG, **facts: Any) -> Response:
+    """Read a response: a text, one turn, or a list of turns.
+
+    Raises:
+        RowError: it is none of these, does not begin with the assistant, or holds a medium.
+    """
+    if isinstance(raw, str):
+        raw = {"role": "assistant", "content": raw}
+    reader = TurnReader((), tag=tag)
+    messages = reader.messages(raw, field) if isinstance(raw, list | tuple) else (reader.message(raw, field),)
+    if any(message.media_indices for message in messages):
+        raise RowError("a response must not hold media", field=field, value=tag, hint="media belong into the prompt")
+    if messages[0].role != "assistant":
+        raise RowError("a response must be the assistant's", field=field, value=messages[0].role)
+    return Response(messages=messages, **facts)
+
+
+def split_answer(messages: tuple[Message, ...], field: str) -> tuple[tuple[Message, ...], Response]:
+    """Part a whole conversation into the turns before its last answer and that answer.
+
+    Raises:
+        RowError: the conversation does not end with the assistant, or nothing stands before the answer.
+    """
+    answer = messages[-1]
+    if answer.role != "assistant":
+        raise RowError("conversation must end with the assistant's answer", field=field, value=answer.role)
+    if len(messages) < 2:
+        raise RowError("conversation has no turn before the answer", field=field, value=answer.text)
+    if answer.media_indices:
+        raise RowError("a response must not hold media", field=field, value=IMAGE_TAG)
+    return messages[:-1], Response(messages=(answer,))
+
+
+def with_system(values: Mapping[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Put the text of a column `system`, where a row has one, before the turns."""
+    system = values.get("system")
+    return (Message.of("system", system), *messages) if isinstance(system, str) and system else messages
+
+
+def images_first(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
+    """Put `count` placeholders before the text of the first user turn: how formats without tags mean their images."""
+    at = next((k for k, message in enumerate(messages) if message.role == "user"), None)
+    if not count or at is None:
+        return messages
+    first = messages[at]
+    parts = (*(MediaPart(index=index) for index in range(count)), *first.parts)
+    return (*messages[:at], Message(role="user", parts=parts), *messages[at + 1 :])
+
+
+def is_turns(value: Any) -> bool:
+    """Tell whether a column holds a list of turns, under either pair of names."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, Mapping) and ("role" in turn or "from" in turn) for turn in value[:1])
+    )
+
+
+def transcript(text: str, user_mark: str, assistant_mark: str) -> list[dict[str, str]]:
+    """Split a text such as "preamble USER: ... ASSISTANT: ..." into turns; a text without marks is one user turn.
+
+    An empty last assistant turn (the text ends with its mark) is where the answer begins and makes no turn.
+    """
+    marks = {user_mark: "user", assistant_mark: "assistant"}
+    pieces = re.split(f"({re.escape(user_mark)}|{re.escape(assistant_mark)})", text)
+    if len(pieces) == 1:
+        return [{"role": "user", "content": text.strip()}]
+    turns = [{"role": "system", "content": pieces[0].strip()}] if pieces[0].strip() else []
+    turns += [
+        {"role": marks[mark], "content": said.strip()} for mark, said in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
+    ends_open = turns[-1] == {"role": "assistant", "content": ""}
+    return turns[:-1] if ends_open else turns
+
+
+def or_nothing(value: Any) -> Any:
+    """Make a missing value visible in a message."""
+    return "nothing" if value is None else value
