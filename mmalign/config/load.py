@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,10 @@ def _objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveCheck) 
 
 
 def _named_option(message: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the option that a message quotes, so that the error points at its line."""
-    quoted = [name for name in options if f"'{name}'" in message or f"`{name}`" in message]
-    return (quoted[0],) if len(quoted) == 1 else ()
+    """Return the option that a message names first, so that the error points at its line."""
+    found = {name: re.search(rf"\b{re.escape(name)}\b", message) for name in (*options, "weight")}
+    named = sorted((match.start(), name) for name, match in found.items() if match)
+    return (named[0][1],) if named else ()
 
 
 def _require(document: Document, problems: Sequence[Problem]) -> None:

@@ -1,0 +1,148 @@
+"""The `mmalign` command: one verb per thing a person wants done.
+
+Verbs import what they need when they run, so that `--help` and mistakes in a recipe answer at once. What mmalign raises
+on purpose is printed without a traceback and exits with 2; Ctrl-C exits with 130.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from mmalign import __version__
+from mmalign.errors import MmalignError
+
+app = typer.Typer(
+    name="mmalign",
+    help="Align multimodal models to preferences. Every prompt is computed once, however many responses it has.",
+    epilog="New here? Run [bold]mmalign quickstart[/bold].",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(help="Look at rows, and convert them between formats.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="Recipe in YAML; configs/ has some to start from.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Change keys of the recipe, e.g. train.learning_rate=1e-6."),
+]
+
+
+def _examples(*lines: str) -> str:
+    """Return an epilog that shows commands as they are typed."""
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+@app.callback(invoke_without_command=True)
+def _version(show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if show:
+        typer.echo(f"mmalign {__version__}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog=_examples(
+        "mmalign train configs/miniature/preference_qwen2_5_vl.yaml",
+        "mmalign train mine.yaml train.learning_rate=1e-6 objective.0.beta=0.2",
+        "mmalign train mine.yaml --resume",
+        "accelerate launch --config_file configs/accelerate/ddp.yaml -m mmalign train mine.yaml",
+    )
+)
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in train.output_dir.")
+    ] = False,
+) -> None:
+    """Train as a recipe says.
+
+    Mistakes in the recipe are named with file and line before any model is loaded. Ctrl-C and SIGTERM save a
+    checkpoint first; --resume goes on from it as if nothing had happened.
+    """
+    from mmalign.recipes.configuration import load_recipe
+
+    recipe = load_recipe(config, overrides or ())
+    if recipe.recipe == "sft":
+        from mmalign.recipes.sft import run
+    else:
+        from mmalign.recipes.preference import run
+    run(recipe, resume=resume)
+
+
+@app.command(
+    epilog=_examples(
+        "mmalign plan mine.yaml",
+        "mmalign plan mine.yaml data.max_pixels=200704 train.gradient_checkpointing=true",
+    )
+)
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="Memory of one device in 10^9 bytes. Default: this machine's.", min=0.001)
+    ] = None,
+) -> None:
+    """Say what a recipe would cost, without training.
+
+    Shows a histogram of tokens, rows over the limits, trees per batch and the predicted peak memory of one device, and
+    what to change if it does not fit. No weights are loaded and no pixels decoded.
+    """
+    from mmalign.recipes.configuration import load_recipe
+    from mmalign.recipes.plan import run
+
+    run(load_recipe(config, overrides or ()), memory_gb=memory_gb)
+
+
+@app.command(epilog=_examples("mmalign quickstart", "mmalign quickstart --seed 3 --output-dir runs/seed3"))
+def quickstart(
+    output_dir: Annotated[Path, typer.Option(help="Run directory; made when missing.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+) -> None:
+    """Watch a tiny vision-language model stop hallucinating: minutes on two CPU cores, nothing downloaded."""
+    from mmalign.recipes.quickstart import run
+
+    run(output_dir, seed=seed)
+
+
+@app.command(epilog=_examples("mmalign schema > recipe.schema.json"))
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors that complete and check YAML."""
+    from mmalign.config.load import json_schema
+
+    typer.echo(json_schema())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except MmalignError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(_file_trouble(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", status=130)
+
+
+def _file_trouble(error: OSError) -> str:
+    """Return what the operating system refused, and the way out where there is one."""
+    where = f"{error.filename}: " if error.filename else ""
+    way_out = "; free some space and go on with --resume" if error.errno == errno.ENOSPC else ""
+    return f"{where}{error.strerror or error}{way_out}"
+
+
+def _fail(message: str, status: int = 2) -> None:
+    """Print `message` to the error stream and exit."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/bold red] {escape(message)}")
+    sys.exit(status)

@@ -1,0 +1,51 @@
+"""Write the rows that the configs under configs/miniature/ train on: pictures of corner shapes, truth before bias.
+
+    python tools/make_miniature_rows.py
+
+The same seed gives the same bytes, so running it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference, Response
+from mmalign.formats.store import write_jsonl
+from mmalign.miniature import shapes
+
+DIRECTORY = Path(__file__).resolve().parents[1] / "configs" / "miniature"
+SEED = 2026
+
+
+def rows(count: int, name: str, rng: np.random.Generator) -> Iterator[Preference]:
+    """Yield `count` rows: the true caption is preferred to the one with a blue cross that is not there."""
+    for number in range(count):
+        scene = shapes.draw_scene(rng)
+        order = list(shapes.CELLS)
+        stated = tuple(sorted((*scene, shapes.phantom_of(scene)), key=lambda thing: order.index(thing.cell)))
+        picture = io.BytesIO()
+        shapes.render(scene, rng).save(picture, format="PNG", optimize=True)
+        yield Preference(
+            id=f"{name}-{number:03d}",
+            prompt=(Message.of("user", 0, shapes.CAPTION_PROMPT),),
+            media=(MediaRef(kind="image", content=picture.getvalue()),),
+            responses=(Response.of(shapes.caption(scene)), Response.of(shapes.caption(stated))),
+        )
+
+
+def main() -> None:
+    """Write training and held-out rows."""
+    rng = np.random.default_rng(SEED)
+    for name, count in (("train", 64), ("held_out", 16)):
+        path = DIRECTORY / f"corners_{name}.jsonl"
+        print(f"{path.name}: {write_jsonl(path, rows(count, name, rng))} rows")
+
+
+if __name__ == "__main__":
+    main()
