@@ -1,0 +1,235 @@
+"""From a preference to tokens: the prompt with its media once, and every response apart from it.
+
+Ids are those that TRL's vision collator makes: the prompt through the processor, each response through the tokenizer,
+both without added special tokens (the chat template wrote them).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmalign.engine.chat import ChatRenderer, Rendered
+from mmalign.engine.explain import explain
+from mmalign.engine.families import Family
+from mmalign.engine.media_inputs import MediaInputs
+from mmalign.engine.media_tokens import count_prompt
+from mmalign.engine.processor import load_processor
+from mmalign.engine.spans import token_weights
+from mmalign.engine.truncate import Fitted, Fitter, TreeLengths
+from mmalign.errors import ModelError, RowError
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference, Response
+from mmalign.modalities.image import ImageLimits
+
+__all__ = ["PromptTree", "Tokeniser", "TreeLengths", "load_processor"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTree:
+    """One prompt and K responses as tokens.
+
+    Args:
+        id: of the row.
+        prompt_ids: int64 [P], media placeholders expanded.
+        media: processor outputs for the media of this row, {} for text.
+        mm_token_type_ids: int64 [P] where the processor makes it.
+        prompt_extra: further outputs per prompt token ("token_type_ids" [P]).
+        response_ids: K tensors int64 [R_k], ending with what the chat template puts after an answer.
+        response_weights: K tensors float32 [R_k] made from spans, None when no response has spans.
+        levels: of each response; 0 is best, equal numbers are ties.
+        margin, weight, tags: of the row.
+        media_key: hash of the media's content and of everything that decides what the processor makes of it.
+    """
+
+    id: str
+    prompt_ids: Tensor
+    response_ids: tuple[Tensor, ...]
+    media: dict[str, Tensor] = field(default_factory=dict)
+    mm_token_type_ids: Tensor | None = None
+    prompt_extra: dict[str, Tensor] = field(default_factory=dict)
+    response_weights: tuple[Tensor, ...] | None = None
+    levels: tuple[int, ...]
+    margin: float | None = None
+    weight: float = 1.0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    media_key: str | None = None
+
+
+class _Draft(NamedTuple):
+    """A record on its way: rendered, its responses tokenised, its media not read yet.
+
+    `encoded` is what the tokenizer says about the responses.
+    """
+
+    preference: Preference
+    rendered: Rendered
+    encoded: Mapping[str, Any]
+
+
+class Tokeniser:
+    """Makes prompt trees for one model; pickles, forks, and keeps no file open.
+
+    Args:
+        processor: from `load_processor`.
+        family: of the model.
+        limits: where media may come from and how large they may be.
+        max_length: bound on prompt + longest response in tokens; longer rows are made to fit (`engine/truncate.py`).
+        max_pixels: bound on the area of a picture, `limits.max_pixels` if None; kept by `engine/media_inputs.py`.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        family: Family,
+        limits: ImageLimits,
+        *,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+    ) -> None:
+        self.processor, self.family, self.limits, self.max_length = processor, family, limits, max_length
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self._render = ChatRenderer(processor)
+        image_processor = getattr(processor, "image_processor", None)
+        pixels = max_pixels or limits.max_pixels
+        self._media = None if image_processor is None else MediaInputs(image_processor, limits, pixels)
+        self._fitter = None if max_length is None else self._make_fitter(max_length)
+        if not self.ends_turn:
+            logger.warning(
+                "the chat template puts no end of turn after an answer, and none is added: log-probs agree with TRL, "
+                "but the model is not taught to stop; let the template end the assistant's turn with a special token"
+            )
+
+    @property
+    def pad_id(self) -> int:
+        """An id for padding, which nothing attends to."""
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return next((token for token in ids if token is not None), 0)
+
+    @property
+    def ends_turn(self) -> bool:
+        """True when an answer is followed by a token that is no text: the end of a turn or of the whole."""
+        sample = Preference(id="", prompt=(Message.of("user", "a"),), responses=(Response.of("b"),))
+        try:
+            text = self._render(sample).responses[0]
+        except RowError:
+            return True
+        ids = self.tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"]
+        return bool(ids) and ids[-1] in {self.tokenizer.eos_token_id, *self.tokenizer.added_tokens_decoder}
+
+    def __call__(self, preference: Preference) -> PromptTree:
+        """Tokenise a row and process its media.
+
+        Raises:
+            RowError: it cannot be rendered, does not fit, or a medium cannot be read.
+        """
+        fitted = self._fit(preference)
+        row = fitted.draft.preference
+        prompt, media_key = self._encode_prompt(fitted.draft, fitted.lengths and fitted.lengths.max_pixels)
+        types = {name: prompt[name][0] for name in ("mm_token_type_ids", "token_type_ids") if name in prompt}
+        return PromptTree(
+            id=row.id,
+            prompt_ids=prompt["input_ids"][0],
+            media={name: prompt[name] for name in self.family.media_inputs if name in prompt},
+            mm_token_type_ids=types.pop("mm_token_type_ids", None),
+            prompt_extra=types,
+            response_ids=tuple(torch.tensor(ids) for ids in fitted.draft.encoded["input_ids"]),
+            response_weights=self._response_weights(fitted.draft),
+            levels=row.levels(),
+            margin=row.margin,
+            weight=row.weight,
+            tags=row.tags,
+            media_key=media_key,
+        )
+
+    def lengths(self, preference: Preference) -> TreeLengths:
+        """Return the numbers of tokens that `__call__` makes, and what it does to make the row fit; reads only headers.
+
+        Raises:
+            RowError: as `__call__`, except for what only decoding finds.
+        """
+        fitted = self._fit(preference)
+        return fitted.lengths or self._measure(fitted.draft, None)
+
+    def explain(self, preference: Preference) -> dict[str, Any]:
+        """Return, ready for JSON, what becomes of a row: texts, tokens with their roles, media, lengths.
+
+        Raises:
+            RowError: as `__call__`.
+        """
+        return explain(self, preference)
+
+    def _make_fitter(self, max_length: int) -> Fitter[_Draft]:
+        return Fitter(
+            max_length=max_length,
+            make_draft=self._draft,
+            measure=self._measure,
+            largest_pixels=self._largest_pixels,
+            smallest_pixels=1 if self._media is None else self._media.smallest_pixels,
+        )
+
+    def _draft(self, preference: Preference) -> _Draft:
+        rendered = self._render(preference)
+        with_offsets = any(response.spans for response in preference.responses)
+        if with_offsets and not self.tokenizer.is_fast:
+            raise ModelError("spans need a tokenizer that knows character offsets, and this model's does not")
+        encoded = self.tokenizer(
+            list(rendered.responses), add_special_tokens=False, return_offsets_mapping=with_offsets
+        )
+        for k, ids in enumerate(encoded["input_ids"]):
+            if not ids:
+                raise RowError("response is empty", field=f"responses[{k}]", hint="it has not a single token")
+        return _Draft(preference, rendered, encoded)
+
+    def _fit(self, preference: Preference) -> Fitted[_Draft]:
+        """Return the row as it is going to be tokenised; unmeasured when nothing bounds it."""
+        draft = self._draft(preference)
+        return Fitted(draft, None) if self._fitter is None else self._fitter(preference, draft)
+
+    def _measure(self, draft: _Draft, max_pixels: int | None) -> TreeLengths:
+        """Return the lengths of a draft with its media shrunk to `max_pixels` (None: as configured)."""
+        text, media_tokens = draft.rendered.prompt, 0
+        if draft.preference.media:
+            sizes = self._media.sizes(draft.preference, max_pixels)
+            prompt_tokens, media_tokens = count_prompt(self.processor, text, sizes, self._media.bounds(max_pixels))
+        else:
+            prompt_tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return TreeLengths(
+            prompt_tokens=prompt_tokens,
+            response_tokens=tuple(len(ids) for ids in draft.encoded["input_ids"]),
+            media_tokens=media_tokens,
+            max_pixels=max_pixels,
+        )
+
+    def _largest_pixels(self, draft: _Draft) -> int:
+        return 0 if self._media is None else self._media.largest_pixels(draft.preference)
+
+    def _encode_prompt(self, draft: _Draft, max_pixels: int | None) -> tuple[Mapping[str, Tensor], str | None]:
+        """Return what the processor makes of prompt and media, with a leading dimension of 1, and the media's key."""
+        text = {"text": [draft.rendered.prompt], "add_special_tokens": False, "return_tensors": "pt"}
+        if not draft.preference.media:
+            return self.processor(**text), None
+        loaded = self._media.load(draft.preference, max_pixels)
+        try:
+            made = self.processor(images=[loaded.pictures], **text, **self._media.arguments(max_pixels))
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            sizes = [picture.size for picture in loaded.pictures]
+            raise RowError("processor refuses the row", field="images", value=sizes, hint=str(error)) from error
+        return made, loaded.key
+
+    def _response_weights(self, draft: _Draft) -> tuple[Tensor, ...] | None:
+        responses = draft.preference.responses
+        if not any(response.spans for response in responses):
+            return None
+        made = zip(responses, draft.rendered.responses, draft.encoded["offset_mapping"], strict=True)
+        return tuple(
+            token_weights(response, text, offsets, field=f"responses[{k}]")
+            for k, (response, text, offsets) in enumerate(made)
+        )
