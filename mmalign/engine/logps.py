@@ -46,7 +46,7 @@ class GroupLogps:
     token_weights: Tensor | None = None
 
     def sums(self) -> Tensor:
-        """Return the log-prob of each response [B, K]: the sum over its tokens, times their weights if there are any."""
+        """Return the log-prob of each response [B, K]: summed over its tokens, times their weights if any."""
         token_logps = self.token_logps.masked_fill(~self.mask, 0.0)
         return (token_logps if self.token_weights is None else token_logps * self.token_weights).sum(-1)
 
@@ -201,7 +201,7 @@ def _tiles(count: int) -> Iterator[slice]:
 
 
 def _matmul(left: Tensor, right: Tensor) -> Tensor:
-    """Return `left @ right` in fp32 (fp64 for fp64): half-precision operands are multiplied, never their rounded sums."""
+    """Return `left @ right` in fp32 (fp64 for fp64): half precision is multiplied, but never summed."""
     if left.dtype == right.dtype and left.dtype in (torch.float32, torch.float64):
         return left @ right
     if left.is_cuda:
