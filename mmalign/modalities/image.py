@@ -26,7 +26,8 @@ from mmalign.modalities.pixels import PERTURBATIONS, bounded_size, resized, to_r
 __all__ = ["ImageLimits", "check", "content_hash", "load", "messages", "perturb", "read_bytes", "render"]
 
 # Pillow also opens EPS by running Ghostscript, and formats that nobody publishes pictures in: those stay shut.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+# MPO has no opener of its own: Pillow's JPEG opener makes it.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
 _ORIENTATION_TAG = 0x0112
 _TAIL_BYTES = 1 << 16
 # What the last bytes of a complete file hold.
