@@ -76,10 +76,10 @@ class FrozenCopy:
     @classmethod
     def of_start(cls, policy: Policy) -> FrozenCopy:
         """Return a copy of the policy as it stands. Frozen modules and weights are shared, only trained ones copied."""
-        shared: dict[int, nn.Module | Tensor] = {id(p): p for p in policy.parameters() if not p.requires_grad}
-        shared |= {id(module): module for _, module in _frozen_modules(policy)}
-        twin = copy.deepcopy(policy, dict(shared))
-        return cls(_at_rest(twin, shared.keys()))
+        modules = [module for _, module in _frozen_modules(policy)]
+        weights = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
+        twin = copy.deepcopy(policy, {id(shared): shared for shared in (*modules, *weights)})
+        return cls(_at_rest(twin, modules))
 
     @classmethod
     def of_model(cls, model: nn.Module, policy: Policy) -> FrozenCopy:
@@ -99,12 +99,12 @@ class FrozenCopy:
         _require_comparable(twin, policy)
         twin.to(policy.device)
         theirs = dict(twin.base.named_modules())
-        shared = set()
+        shared = []
         for name, module in list(_frozen_modules(policy.base)):
             name = name.replace(".base_layer", "")
             if name in theirs and _same_weights(module, theirs[name]):
                 _replace(twin.base, name, module)
-                shared.add(id(module))
+                shared.append(module)
         return cls(_at_rest(twin, shared))
 
     @torch.no_grad()
@@ -149,12 +149,11 @@ def _frozen_modules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn
             yield from _frozen_modules(child, f"{name}.")
 
 
-def _at_rest(twin: Policy, shared: Iterable[int]) -> Policy:
+def _at_rest(twin: Policy, shared: Iterable[nn.Module]) -> Policy:
     """Return `twin` with weights frozen and modules in evaluation mode; what is shared stays as it is."""
-    shared = set(shared)
+    untouched = {submodule for module in shared for submodule in module.modules()}
     for module in twin.modules():
-        if id(module) not in shared:
-            module.training = False
+        module.training = module.training and module in untouched
     return twin.requires_grad_(False)
 
 
