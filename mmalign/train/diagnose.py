@@ -7,17 +7,12 @@ healthy run nothing is said.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, variance
+from statistics import fmean, median
 from typing import Any
 
-FEWEST_STEPS = 8
-"""Shorter runs have no quarters worth comparing; only what is wrong at any length is said of them."""
-
-CLEAR = 3.0
-"""Standard errors by which the ends of a curve must differ to count as moved."""
+from mmalign.train.curves import Curves, is_finite
 
 
 @dataclass(frozen=True)
@@ -40,58 +35,6 @@ class Finding:
         return f"{self.sentence} {self.advice}"
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One metric over the steps that have it."""
-
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-    @property
-    def quarter(self) -> int:
-        """Number of values in the first and in the last quarter."""
-        return max(1, len(self.values) // 4)
-
-    @property
-    def start(self) -> float:
-        """Mean of the first quarter."""
-        return fmean(self.values[: self.quarter])
-
-    @property
-    def end(self) -> float:
-        """Mean of the last quarter."""
-        return fmean(self.values[-self.quarter :])
-
-    @property
-    def change(self) -> float:
-        """From the first quarter to the last."""
-        return self.end - self.start
-
-    @property
-    def moved(self) -> bool:
-        """Whether the change stands clear of the noise inside the two quarters."""
-        if self.quarter < 2:
-            return False
-        noise = (variance(self.values[: self.quarter]) + variance(self.values[-self.quarter :])) / self.quarter
-        return abs(self.change) > CLEAR * math.sqrt(noise) and self.change != 0
-
-
-class Curves:
-    """All metrics of a run; a metric that no step has, or that a rule finds too short, is None."""
-
-    def __init__(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        self.lines = lines
-
-    def get(self, name: str, fewest: int = FEWEST_STEPS) -> Curve | None:
-        """Return the finite values of one metric, or None when there are fewer than `fewest`."""
-        points = [(line["step"], line[name]) for line in self.lines if _is_finite(line.get(name))]
-        return Curve(*map(tuple, zip(*points, strict=True))) if len(points) >= max(1, fewest) else None
-
-    def has(self, name: str) -> bool:
-        """Say whether any step has the metric."""
-        return any(name in line for line in self.lines)
-
-
 def diagnose(lines: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """Return what the lines of a `metrics.jsonl` say, gravest first; nothing for a healthy or empty run."""
     curves = Curves(lines)
@@ -101,7 +44,7 @@ def diagnose(lines: Sequence[Mapping[str, Any]]) -> list[Finding]:
 def _non_finite(curves: Curves) -> Finding | None:
     for line in curves.lines:
         for name in ("loss", "grad_norm", "eval_loss"):
-            if name in line and not _is_finite(line[name]):
+            if name in line and not is_finite(line[name]):
                 sentence = f"At step {line['step']} {name} was {line[name]}: from there on the run means nothing."
                 advice = "Lower train.learning_rate, set train.max_grad_norm: 1.0, or look at the rows of that step."
                 return Finding("non_finite", sentence, advice, {"step": line["step"]})
@@ -284,10 +227,6 @@ RULES: tuple[Callable[[Curves], Finding | None], ...] = (
 
 def _has_likelihood(curves: Curves) -> bool:
     return any(curves.has(f"loss/{name}") for name in ("sft", "cpo_nll", "orpo_nll"))
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _number(value: float) -> str:
