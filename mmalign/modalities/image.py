@@ -29,9 +29,9 @@ __all__ = ["ImageLimits", "check", "content_hash", "load", "messages", "perturb"
 # MPO has no opener of its own: Pillow's JPEG opener makes it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
 _ORIENTATION_TAG = 0x0112
-_TAIL_BYTES = 1 << 16
-# What the last bytes of a complete file hold.
-_LAST_WORDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}
+_TAIL_BYTES = 1024
+# What the last bytes of a complete file hold, and a cut file almost never.
+_LAST_WORDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 
 
 @dataclass(frozen=True, kw_only=True)
