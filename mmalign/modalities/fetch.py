@@ -1,7 +1,7 @@
 """The bytes of a medium: from a path below the data root, from the row itself, from a `data:` URI, or over http(s).
 
-Everything here is about where the bytes are and whether they may be read; what they show is the business of the modality.
-Each refusal is a `RowError` with one constant reason, so that quarantines can be counted.
+Everything here is about where the bytes are and whether they may be read; what they show is the business of the
+modality. Each refusal is a `RowError` with one constant reason, so that quarantines can be counted.
 """
 
 from __future__ import annotations

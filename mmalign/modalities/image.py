@@ -1,7 +1,7 @@
 """Pictures: the five verbs check, load, messages, render, perturb.
 
-`check` reads a header, `load` decodes. Both see the same picture: the first frame, upright as EXIF says, and both refuse the
-same things with the same words.
+`check` reads a header, `load` decodes. Both see the same picture: the first frame, upright as EXIF says, and both
+refuse the same things with the same words.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def decode(
 
 
 def messages(ref: MediaRef) -> dict[str, Any]:
-    """Return the content part by which chat templates know a picture; the pixels go to the processor beside the text."""
+    """Return the content part by which chat templates know a picture; pixels go to the processor beside the text."""
     return {"type": "image"}
 
 
@@ -131,7 +131,7 @@ def perturb(image: Image.Image, how: str, *, seed: int, strength: float = 0.5) -
 
     Args:
         image: 8-bit RGB.
-        how: "crop" (a window with 1 - strength of the area), "blur", "noise" (a diffusion step) or "blank" (mean colour).
+        how: "crop" (a window with 1 - strength of the area), "blur", "noise" (a diffusion step), "blank" (mean colour).
         seed: the same seed gives the same picture.
         strength: 0 < strength <= 1 (< 1 for "crop").
 
@@ -187,8 +187,8 @@ def _seen_size(image: Image.Image, ref: MediaRef, limits: ImageLimits, field: st
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 when there is none or it is broken.
 
-    TIFF files come upright from Pillow. PNG files are asked through the base class, because PNG's own method decodes the
-    picture in search of a late EXIF chunk.
+    TIFF files come upright from Pillow. PNG files are asked through the base class, because PNG's own method decodes
+    the picture in search of a late EXIF chunk.
     """
     if image.format == "TIFF":
         return 1

@@ -49,8 +49,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     """Map the full range of a deep grey picture to 0..255.
 
-    "I;16" says what its range is. "I" and "F" do not: the smallest usual full scale that holds the largest value is taken
-    (1 for "F", 255, 65535), or that value itself.
+    "I;16" says what its range is. "I" and "F" do not: the smallest usual full scale that holds the largest value is
+    taken (1 for "F", 255, 65535), or that value itself.
     """
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
     largest = values.max(initial=0.0)
@@ -64,7 +64,7 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
 def bounded_size(
     width: int, height: int, *, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> tuple[int, int]:
-    """Return (width, height) with the same aspect and min_pixels <= area <= max_pixels, as far as whole pixels allow."""
+    """Return (width, height) of the same aspect, min_pixels <= area <= max_pixels as far as whole pixels allow."""
     area = width * height
     if max_pixels is not None and area > max_pixels:
         scale = math.sqrt(max_pixels / area)
@@ -95,7 +95,7 @@ def _blur(image: Image.Image, generator: np.random.Generator, strength: float) -
 
 
 def _noise(image: Image.Image, generator: np.random.Generator, strength: float) -> Image.Image:
-    """Mix in Gaussian noise as a diffusion step does: sqrt(1 - strength) * picture + sqrt(strength) * noise in [-1, 1]."""
+    """Mix in Gaussian noise as a diffusion step does, in [-1, 1]: sqrt(1 - strength) * picture + sqrt(strength) * noise."""
     clean = np.asarray(image, dtype=np.float32) / 127.5 - 1.0
     noise = generator.standard_normal(clean.shape, dtype=np.float32)
     mixed = math.sqrt(1.0 - strength) * clean + math.sqrt(strength) * noise
