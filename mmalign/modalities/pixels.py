@@ -95,7 +95,7 @@ def _blur(image: Image.Image, generator: np.random.Generator, strength: float) -
 
 
 def _noise(image: Image.Image, generator: np.random.Generator, strength: float) -> Image.Image:
-    """Mix in Gaussian noise as a diffusion step does, in [-1, 1]: sqrt(1 - strength) * picture + sqrt(strength) * noise."""
+    """Mix in Gaussian noise as a diffusion step does: sqrt(1 - strength) * picture + sqrt(strength) * noise."""
     clean = np.asarray(image, dtype=np.float32) / 127.5 - 1.0
     noise = generator.standard_normal(clean.shape, dtype=np.float32)
     mixed = math.sqrt(1.0 - strength) * clean + math.sqrt(strength) * noise
