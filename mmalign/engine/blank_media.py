@@ -6,6 +6,9 @@ waits for its gradients. The features of a blank image enter the loss with weigh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +18,9 @@ from mmalign.engine.families import Family
 def blank_features(inner: nn.Module, family: Family) -> Tensor:
     """Run the vision side on the smallest blank image; return the mean of its features, a scalar with a gradient."""
     output = inner.get_image_features(**blank_image(inner, family))
-    features = output.pooler_output if hasattr(output, "pooler_output") else output
-    total = [entry.float().mean() for entry in _tensors(features)]
-    total += [entry.float().mean() for entry in _tensors(getattr(output, "deepstack_features", None))]
-    return torch.stack(total).mean()
+    features = output if isinstance(output, (Tensor, list, tuple)) else output.pooler_output
+    between_layers = getattr(output, "deepstack_features", None)
+    return torch.stack([entry.float().mean() for entry in _tensors([features, between_layers])]).mean()
 
 
 def blank_image(inner: nn.Module, family: Family) -> dict[str, Tensor]:
@@ -39,7 +41,7 @@ def blank_image(inner: nn.Module, family: Family) -> dict[str, Tensor]:
     sizes = torch.tensor([[height, width]], device=inner.device)
     if "model.image_newline" in family.projector:
         return {"pixel_values": _patches(pixels, inner, sizes), "image_sizes": sizes}
-    return {"pixel_values": pixels} | ({"image_sizes": sizes} if "image_sizes" in family.media_inputs else {})
+    return {"pixel_values": pixels} | ({"image_sizes": sizes} if vision.model_type == "pixtral" else {})
 
 
 def _patches(pixels: Tensor, inner: nn.Module, sizes: Tensor) -> Tensor:
@@ -50,7 +52,10 @@ def _patches(pixels: Tensor, inner: nn.Module, sizes: Tensor) -> Tensor:
     return pixels[:, None].expand(1, count, *pixels.shape[1:])
 
 
-def _tensors(value: object) -> list[Tensor]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, Tensor) else list(value)
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a nest of lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    else:
+        for entry in value or ():
+            yield from _tensors(entry)
