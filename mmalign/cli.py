@@ -123,6 +123,53 @@ def schema() -> None:
     typer.echo(json_schema())
 
 
+@data_app.command(
+    "show", epilog=_examples("mmalign data show rows.jsonl", "mmalign data show rows.json --row 7 --model DIR")
+)
+def show_row(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network.")],
+    row: Annotated[int, typer.Option(help="Which row, from 1; the line in JSONL.", min=1)] = 1,
+    model: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Model whose processor and chat template make the tokens.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="Name of the format. Default: known by the columns.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Directory below which media are. Default: that of PATH.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="As data.max_pixels.", min=1)] = None,
+    max_length: Annotated[int | None, typer.Option(help="As data.max_length.", min=1)] = None,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
+) -> None:
+    """Explain one row: its format, messages, answers, media and, with a model, its tokens and which are scored."""
+    from mmalign.recipes.data_show import show
+
+    bounds = {"max_pixels": max_pixels, "max_length": max_length}
+    show(path, row=row, model=model, format=format, root=root, allow_network=allow_network, **bounds)
+
+
+@data_app.command(
+    epilog=_examples("mmalign data convert rows.json rows.jsonl", "mmalign data convert rows/ out.jsonl --to swift")
+)
+def convert(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="File to write; its ending says how: .jsonl .json .parquet")
+    ],
+    to: Annotated[str, typer.Option(help="mmalign, trl, sharegpt or swift.")] = "mmalign",
+    format: Annotated[str | None, typer.Option(help="Format of PATH. Default: known by the columns.")] = None,
+    max_refused_share: Annotated[float, typer.Option(help="Stop when more rows are refused.", min=0, max=1)] = 0.05,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")] = False,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
+) -> None:
+    """Write rows of any known format in ours, TRL's, LLaMA-Factory's (sharegpt) or ms-swift's.
+
+    What the format cannot say is counted; refused rows are listed beside OUT with their reasons.
+    """
+    from mmalign.recipes import data_convert
+
+    choices = {"max_refused_share": max_refused_share, "overwrite": overwrite, "allow_network": allow_network}
+    done = data_convert.convert(path, out, to=to, format=format, **choices)
+    data_convert.report(done, out)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     try:

@@ -45,6 +45,7 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "videos": pa.list_(_MEDIUM),
     "chosen": _MESSAGES,
     "rejected": _MESSAGES,
+    "completion": _MESSAGES,
     "margin": pa.float64(),
     "weight": pa.float64(),
     "difficulty": pa.float64(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,23 @@ __all__ = [
     "write_parquet",
 ]
 
+Columns = Callable[[Preference], dict[str, Any]]
+
 _NO_IMAGES = ', "images": []}'
 _SIGNATURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG", "image/png"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"))
 
 
-def to_line(preference: Preference, *, images: bool = True) -> str:
+def to_line(preference: Preference, *, images: bool = True, columns: Columns = to_columns) -> str:
     """Return `preference` as one line of JSON, without the line end.
 
     Args:
         images: whether a row without media says `"images": []`.
+        columns: makes the row; a subset of our columns for files that others read.
 
     Raises:
         RowError: a number is not finite or a text is not valid Unicode; neither may get into a JSON file.
     """
-    row = to_columns(preference)
+    row = columns(preference)
     row["images"] = [_path_or_data_uri(struct) for struct in row["images"]]
     if not row["images"]:
         del row["images"]
@@ -53,12 +56,22 @@ def to_line(preference: Preference, *, images: bool = True) -> str:
     for response in row.get("responses", ()):
         if "media" in response:
             response["media"] = [_without_bytes(ref) for ref in response["media"]]
+    line = json_line(row)
+    return line if "images" in row or not images else line[:-1] + _NO_IMAGES
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """Return a row as strict JSON in one line.
+
+    Raises:
+        RowError: a number is not finite or a text is not valid Unicode.
+    """
     try:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         line.encode("utf-8")
     except ValueError as error:
-        raise RowError("row cannot be written as JSON", field=preference.id, hint=str(error)) from error
-    return line if "images" in row or not images else line[:-1] + _NO_IMAGES
+        raise RowError("row cannot be written as JSON", field=str(row.get("id", "")), hint=str(error)) from error
+    return line
 
 
 def parse_line(line: str | bytes) -> Preference:
@@ -76,19 +89,19 @@ def parse_line(line: str | bytes) -> Preference:
     return from_columns(row)
 
 
-def write_jsonl(path: str | Path, preferences: Iterable[Preference]) -> int:
+def write_jsonl(path: str | Path, preferences: Iterable[Preference], columns: Columns = to_columns) -> int:
     """Write one row a line and return how many. The file appears only when all rows are in it.
 
     Raises:
         DataError: the disk is full or the place cannot be written.
     """
     count, media_seen, silent_rows = 0, False, False
-    with _completed(Path(path)) as partial:
+    with completed(Path(path)) as partial:
         with partial.open("w", encoding="utf-8", newline="\n") as file:
             for preference in preferences:
                 media_seen = media_seen or any(ref.kind == "image" for ref in preference.media)
                 silent_rows = silent_rows or not media_seen
-                file.write(to_line(preference, images=media_seen) + "\n")
+                file.write(to_line(preference, images=media_seen, columns=columns) + "\n")
                 count += 1
         if media_seen and silent_rows:
             _say_no_images(partial)
@@ -109,15 +122,17 @@ def read_jsonl(path: str | Path) -> Iterator[Preference]:
                 raise DataError(f"{path}, line {number}: {error}") from error
 
 
-def write_parquet(path: str | Path, preferences: Iterable[Preference], rows_per_group: int = 256) -> int:
+def write_parquet(
+    path: str | Path, preferences: Iterable[Preference], rows_per_group: int = 256, columns: Columns = to_columns
+) -> int:
     """Write row groups of at most `rows_per_group` rows and return the number of rows. Columns as in `to_columns`.
 
     Raises:
         DataError: the disk is full or the place cannot be written.
     """
-    with _completed(Path(path)) as partial, ParquetRows(partial, rows_per_group) as rows:
+    with completed(Path(path)) as partial, ParquetRows(partial, rows_per_group) as rows:
         for preference in preferences:
-            rows.add(to_columns(preference))
+            rows.add(columns(preference))
         return rows.count
 
 
@@ -135,7 +150,7 @@ def read_parquet(path: str | Path) -> Iterator[Preference]:
 
 
 @contextlib.contextmanager
-def _completed(path: Path) -> Iterator[Path]:
+def completed(path: Path) -> Iterator[Path]:
     """Give a neighbour to write to and move it to `path` at the end; on any error nothing is left behind."""
     partial = path.with_name(path.name + ".partial")
     try:
@@ -163,7 +178,7 @@ def _path_or_data_uri(struct: dict[str, Any]) -> str:
     content = struct["bytes"]
     if content is None:
         return struct["path"]
-    return MediaRef(kind="image", content=content).data_uri(_mime_type(content))
+    return MediaRef(kind="image", content=content).data_uri(mime_type(content))
 
 
 def _without_bytes(ref: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +186,7 @@ def _without_bytes(ref: dict[str, Any]) -> dict[str, Any]:
     return said | {"path": _path_or_data_uri(ref)}
 
 
-def _mime_type(content: bytes) -> str:
+def mime_type(content: bytes) -> str:
     """Name the kind of picture by its first bytes, since some readers accept `data:image/...` only."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"

@@ -38,12 +38,17 @@ class Quarantine:
         path: the quarantine file; it is made at the first refusal.
         max_share: largest share of refused rows that is accepted, between 0 and 1.
         rows_before_early_stop: how many rows must have been seen before the share can end the run.
+        limit_name: what the user calls `max_share`.
     """
 
     def __init__(
-        self, path: str | Path, max_share: float = 0.05, rows_before_early_stop: int = ROWS_BEFORE_AN_EARLY_STOP
+        self,
+        path: str | Path,
+        max_share: float = 0.05,
+        rows_before_early_stop: int = ROWS_BEFORE_AN_EARLY_STOP,
+        limit_name: str = "data.max_refused_share",
     ) -> None:
-        self.path, self.max_share = Path(path), max_share
+        self.path, self.max_share, self.limit_name = Path(path), max_share, limit_name
         self.rows_before_early_stop = rows_before_early_stop
         self.counts: Counter[str] = Counter()
         self.kept_rows = 0
@@ -84,7 +89,7 @@ class Quarantine:
             DataError: no row is left, or the share of refused rows is too large.
         """
         if not self.kept_rows:
-            raise DataError(f"no row is left: {self.summary()}. {self._way_out()}")
+            raise DataError(f"no row is left: {self.summary()}. See {self.path}")
         self._require_share()
 
     def summary(self) -> str:
@@ -115,10 +120,8 @@ class Quarantine:
     def _require_share(self) -> None:
         if self.refused_rows > self.max_share * (self.kept_rows + self.refused_rows):
             limit = f"more than the accepted share of {self.max_share:g}"
-            raise DataError(f"{self.summary()}; that is {limit}. {self._way_out()}")
-
-    def _way_out(self) -> str:
-        return f"See {self.path}; mend the rows, or raise data.max_refused_share"
+            way_out = f"See {self.path}; mend the rows, or raise {self.limit_name}"
+            raise DataError(f"{self.summary()}; that is {limit}. {way_out}")
 
 
 def recorded(path: str | Path) -> list[Refusal]:

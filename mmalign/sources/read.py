@@ -126,7 +126,8 @@ def _open_text(file: Path) -> BinaryIO:
     Raises:
         DataError: it is UTF-16 or UTF-32.
     """
-    stream = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
+    opened = gzip.open if file.suffix == ".gz" else open
+    stream = opened(file, "rb")  # the caller closes it
     head = stream.read(4)
     wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in head
     if wide:

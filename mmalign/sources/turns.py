@@ -63,7 +63,7 @@ class TurnReader:
 
     @property
     def media(self) -> tuple[MediaRef, ...]:
-        """The row's media, once the prompt is read; one without a placeholder stands last, and the record refuses it."""
+        """The row's media, once the prompt is read; one without placeholder stands last, and the record refuses it."""
         return (*self._media, *self._waiting)
 
     def messages(self, raw: Any, field: str) -> tuple[Message, ...]:

@@ -1,0 +1,224 @@
+"""`mmalign data show`: what one row of a file is, and what a model gets to see of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from mmalign.errors import DataError, RowError
+from mmalign.errors import show as shown
+from mmalign.formats.message import MediaPart, Message
+from mmalign.formats.preference import Preference, Response
+from mmalign.modalities import fetch, image
+from mmalign.modalities.image import ImageLimits
+from mmalign.sources.detect import Source, detect, named, parse
+from mmalign.sources.read import RawRow, read_raw
+
+_ROLE_STYLE = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
+_MOST_CHARACTERS = 1_500
+
+
+def show(
+    path: str | os.PathLike[str],
+    *,
+    row: int = 1,
+    model: str | os.PathLike[str] | None = None,
+    format: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = None,
+    max_length: int | None = None,
+    allow_network: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Print what a row becomes: format and why, messages, answers, media, and with a model its tokens and their mask.
+
+    Args:
+        path: file, folder, or hub id with `allow_network`.
+        row: number of the row from 1; the line number in JSONL.
+        model: directory or hub id of a model; its processor makes the tokens.
+        format: name of the format; None recognises it.
+        root: directory below which media are; None takes the one of `path`.
+        max_pixels: larger pictures are scaled down, as `data.max_pixels` does.
+        max_length: bound on tokens, as `data.max_length`.
+        allow_network: whether `path` may be fetched from the hub.
+
+    Raises:
+        DataError: the file cannot be read, or has no such row.
+        ModelError: the model has no processor.
+    """
+    console = console or Console()
+    raw = _find(path, row, allow_network)
+    if isinstance(raw, RowError):
+        console.print(_refusal(raw))
+        return
+    watched = _Watched(raw.values)
+    try:
+        source = named(format) if format else detect(raw.values)
+        preference = parse(RawRow(raw.file, raw.row, watched), format)
+    except RowError as error:
+        console.print(_refusal(error), _raw_columns(raw.values))
+        return
+    limits = ImageLimits(root=_root(path, root), max_pixels=max_pixels)
+    console.print(_heading(raw, source, preference, watched))
+    console.print(Rule("messages", style="dim"), *(_turn(message, preference) for message in preference.prompt))
+    console.print(Rule("answers, best first", style="dim"), *_answers(preference))
+    if preference.media:
+        console.print(Rule("media", style="dim"), _media_table(preference, limits))
+    console.print(Rule("tokens", style="dim"))
+    if model is None:
+        console.print("[dim]add [bold]--model DIR[/bold] to see the tokens and which of them are scored[/dim]")
+        return
+    from mmalign.recipes.token_panels import token_panels  # torch and transformers, only when asked for
+
+    try:
+        console.print(token_panels(preference, model, limits, max_length))
+    except RowError as error:
+        console.print(_refusal(error))
+
+
+class _Watched(dict):
+    """A row that remembers which of its columns were asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+
+def _find(path: str | os.PathLike[str], row: int, allow_network: bool) -> RawRow | RowError:
+    """Return the row with this number (in a folder of files: the row at this place), or why it cannot be read."""
+    broken: dict[int, RowError] = {}
+    is_folder, last = Path(path).is_dir(), 0
+    rows = read_raw(path, on_broken=lambda _, at, error: broken.setdefault(at, error), allow_network=allow_network)
+    for count, raw in enumerate(rows, start=1):
+        last = count if is_folder else raw.row
+        if last == row:
+            return raw
+        if last > row:
+            break
+    if row in broken:
+        return broken[row]
+    raise DataError(f"{path} has no row {row}" + (f"; its last is {last}" if last < row else "; that line is empty"))
+
+
+def _root(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path:
+    place = Path(path)
+    return Path(root) if root is not None else place if place.is_dir() else place.parent
+
+
+# ---- panels ----------------------------------------------------------------------------------------------------
+
+
+def _heading(raw: RawRow, source: Source, preference: Preference, watched: _Watched) -> RenderableType:
+    count = len(preference.responses)
+    kind = {1: "a demonstration", 2: "a pair"}.get(count, f"a list of {count} answers")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("[dim]format[/]", f"[bold]{source.name}[/]  {escape(source.says)}")
+    filled = [name for name, value in raw.values.items() if value not in (None, [], "")]
+    facts.add_row("[dim]because of[/]", escape(", ".join(name for name in filled if name in watched.asked)))
+    if not watched.asked.issuperset(filled):
+        unread = ", ".join(name for name in filled if name not in watched.asked)
+        facts.add_row("[dim]not read[/]", f"[yellow]{escape(unread)}[/]")
+    facts.add_row("[dim]id[/]", escape(preference.id))
+    for name in ("margin", "difficulty", "ties", "tags"):
+        value = getattr(preference, name)
+        if value not in (None, (), {}):
+            facts.add_row(f"[dim]{name}[/]", escape(str(value)))
+    if preference.weight != 1.0:
+        facts.add_row("[dim]weight[/]", str(preference.weight))
+    title = f"[bold]{escape(raw.file)}[/], row {raw.row}: {kind}"
+    return Panel(facts, title=title, title_align="left", border_style="blue")
+
+
+def _turn(message: Message, preference: Preference) -> RenderableType:
+    text = Text()
+    for part in message.parts:
+        if isinstance(part, MediaPart):
+            ref = preference.media[part.index]
+            text.append(f"[{ref.kind} {part.index + 1}: {fetch.shown(ref)[:60]}]", style="bold black on yellow")
+            text.append(" ")
+        else:
+            text.append(_cut(part.text))
+    style = _ROLE_STYLE[message.role]
+    return Panel(text, title=message.role, title_align="left", border_style=style)
+
+
+def _answers(preference: Preference) -> Iterator[RenderableType]:
+    for k, (response, level) in enumerate(zip(preference.responses, preference.levels(), strict=True)):
+        style = "green" if level == 0 else "red"
+        name = "answer" if len(preference.responses) == 1 else f"answer {k + 1}, rank {level + 1}"
+        yield Panel(
+            _answer_text(response), title=name, title_align="left", border_style=style, subtitle=_facts(response)
+        )
+
+
+def _answer_text(response: Response) -> Text:
+    """Return the words, with the passages that carry a weight of their own underlined."""
+    text = Text(_cut(response.text))
+    for span in response.spans:
+        text.stylize("bold red" if span.weight < 1 else "bold underline", span.start, span.end)
+    return text
+
+
+def _facts(response: Response) -> str | None:
+    said = [
+        f"{name} {value}" for name, value in (("score", response.score), *response.scores.items()) if value is not None
+    ]
+    said += [f"{span.start}..{span.end} weighs {span.weight:g}" for span in response.spans]
+    said += [f"saw {', '.join(fetch.shown(ref)[:40] for ref in response.media)}"] if response.media else []
+    said += [f"by {response.model}"] if response.model else []
+    said += [f"judged by {response.annotator}"] if response.annotator else []
+    return escape(", ".join(said)) or None
+
+
+def _media_table(preference: Preference, limits: ImageLimits) -> RenderableType:
+    table = Table("", "where", "size", box=None, header_style="dim", pad_edge=False)
+    refs = [(f"image {k + 1}", ref) for k, ref in enumerate(preference.media)]
+    for k, response in enumerate(preference.responses):
+        refs += [(f"image {m + 1} of answer {k + 1}", ref) for m, ref in enumerate(response.media or ())]
+    for name, ref in refs:
+        try:
+            width, height = image.check(ref, limits)
+            size = f"{width} x {height}"
+        except RowError as error:
+            size = f"[red]{escape(error.reason)}[/]" + (f" [dim]{escape(error.hint)}[/]" if error.hint else "")
+        table.add_row(name, escape(fetch.shown(ref)[:80]), size)
+    return table
+
+
+def _refusal(error: RowError) -> RenderableType:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("[dim]rule[/]", f"[bold red]{escape(error.reason)}[/]")
+    for name, value in (("field", error.field), ("value", error.value), ("way out", error.hint)):
+        if value not in (None, ""):
+            facts.add_row(f"[dim]{name}[/]", escape(value if isinstance(value, str) else shown(value)))
+    return Panel(facts, title="this row is refused", title_align="left", border_style="red")
+
+
+def _raw_columns(values: Mapping[str, Any]) -> RenderableType:
+    table = Table("column", "value", box=None, header_style="dim", pad_edge=False)
+    for name, value in values.items():
+        table.add_row(escape(str(name)), escape(shown(value)))
+    return table
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    return f"{text[:_MOST_CHARACTERS]} ... ({len(text) - _MOST_CHARACTERS:,} characters more)"

@@ -1,0 +1,236 @@
+"""Preferences -> rows that other tools read: TRL, LLaMA-Factory (sharegpt), ms-swift, and our own.
+
+What a format cannot say is either lost, and counted by name, or, where leaving it out would change what the row means,
+a reason to refuse the row. What is written reads back through `mmalign.sources` as the same record, save what is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmalign.errors import DataError, RowError
+from mmalign.formats.columns import to_columns
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import MediaPart, Message
+from mmalign.formats.preference import Preference, Response
+from mmalign.formats.store import completed, json_line, mime_type, write_jsonl, write_parquet
+from mmalign.sources.turns import IMAGE_TAG
+
+_RESPONSE_FACTS = ("score", "scores", "critique", "spans", "model", "annotator")
+_SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
+
+
+class Target(NamedTuple):
+    """One format to write: the file endings it may have and the facts beside the answers that it can say."""
+
+    endings: tuple[str, ...]
+    says: frozenset[str]
+    says_response_media: bool
+
+
+TARGETS: dict[str, Target] = {
+    "mmalign": Target((".jsonl", ".parquet"), frozenset(), True),
+    "trl": Target((".jsonl", ".parquet"), frozenset({"margin"}), False),
+    "sharegpt": Target((".json", ".jsonl"), frozenset(), False),
+    "swift": Target((".jsonl", ".json"), frozenset({"margin"}), True),
+}
+
+
+def target_for(name: str, out: Path) -> Target:
+    """Return the format called `name`, once it is known that `out` may hold it.
+
+    Raises:
+        DataError: there is no such format, or it is never in a file with this ending.
+    """
+    if name not in TARGETS:
+        raise DataError(f"cannot write the format {name!r}; known are {', '.join(TARGETS)}")
+    target = TARGETS[name]
+    if out.suffix not in target.endings:
+        raise DataError(f"rows of the format {name} go into {' or '.join(target.endings)}, not {out.name!r}")
+    return target
+
+
+def write(
+    out: str | Path, preferences: Iterable[Preference], to: str, on_refused: Callable[[Preference, RowError], None]
+) -> tuple[int, Counter[str]]:
+    """Write preferences in the format `to`, streaming; return the number of rows and what was lost, by name.
+
+    Media paths stay as they are. Encoded bytes become `data:` URIs in JSONL of ours and of TRL, stay bytes in Parquet,
+    and become files in a folder beside `out` for sharegpt and ms-swift.
+
+    Raises:
+        DataError: the format or the ending is unknown, or the file cannot be written.
+    """
+    out = Path(out)
+    target_for(to, out)
+    lost: Counter[str] = Counter()
+    sayable = _sayable(preferences, to, lost, on_refused)
+    if to in ("sharegpt", "swift"):
+        make = to_sharegpt if to == "sharegpt" else to_swift
+        save = _MediaFolder(out.with_name(f"{out.stem}_media"))
+        return _write_json(out, (make(preference, save) for preference in sayable)), lost
+    columns = to_columns if to == "mmalign" else to_trl
+    writer = write_parquet if out.suffix == ".parquet" else write_jsonl
+    return writer(out, sayable, columns=columns), lost
+
+
+def to_trl(preference: Preference) -> dict[str, Any]:
+    """Return TRL's conversational row: prompt, chosen, rejected, images; prompt and completion for one answer."""
+    row = to_columns(preference)
+    if len(preference.responses) == 1:
+        row["completion"] = row.pop("chosen")
+    names = ("id", "prompt", "images", "chosen", "rejected", "completion", "margin")
+    return {name: row[name] for name in names if name in row}
+
+
+def to_sharegpt(preference: Preference, save: Callable[[MediaRef], str]) -> dict[str, Any]:
+    """Return LLaMA-Factory's sharegpt row; one answer makes a demonstration."""
+    turns = [_turn(message, "from", "value", _SHAREGPT_ROLES) for message in preference.prompt]
+    answers = [_turn(_only_turn(preference, k), "from", "value", _SHAREGPT_ROLES) for k in _ends(preference)]
+    row: dict[str, Any] = {"id": preference.id, "conversations": turns}
+    if len(answers) == 1:
+        row["conversations"] = [*turns, *answers]
+    else:
+        row |= {"chosen": answers[0], "rejected": answers[1]}
+    return row | _images("images", preference, preference.media, save)
+
+
+def to_swift(preference: Preference, save: Callable[[MediaRef], str]) -> dict[str, Any]:
+    """Return ms-swift's row; all answers worse than the best become `rejected_response`."""
+    turns = [_turn(message, "role", "content") for message in (*preference.prompt, _only_turn(preference, 0))]
+    row: dict[str, Any] = {"id": preference.id, "messages": turns} | _images(
+        "images", preference, preference.media, save
+    )
+    worse = [k for k, level in enumerate(preference.levels()) if level > 0]
+    texts = [_only_turn(preference, k).text for k in worse]
+    if texts:
+        row["rejected_response"] = texts[0] if len(texts) == 1 else texts
+        row |= _images("rejected_images", preference, preference.responses[worse[0]].media or (), save)
+    if preference.margin is not None:
+        row["margin"] = preference.margin
+    return row
+
+
+# ---- what a format cannot say ---------------------------------------------------------------------------------------
+
+
+def _sayable(
+    preferences: Iterable[Preference], to: str, lost: Counter[str], on_refused: Callable[[Preference, RowError], None]
+) -> Iterator[Preference]:
+    """Yield the rows that the format can hold, counting what each loses in it."""
+    for preference in preferences:
+        try:
+            if to != "mmalign":
+                _require_sayable(preference, to)
+                lost.update(_losses(preference, to))
+        except RowError as error:
+            on_refused(preference, error)
+        else:
+            yield preference
+
+
+def _require_sayable(preference: Preference, to: str) -> None:
+    """Refuse a row that would mean something else in the other format.
+
+    Raises:
+        RowError: a tie would become a preference, a text holds the tag, an answer has several turns, or an answer saw
+            media of its own.
+    """
+    levels = preference.levels()
+    if len(levels) > 1 and levels[-1] == 0:
+        raise RowError(f"{to} cannot say that answers are equally good", field="ties", value=preference.ties)
+    own = [k for k, response in enumerate(preference.responses) if response.media is not None]
+    worse = [k for k, level in enumerate(levels) if level > 0]
+    if own and not (TARGETS[to].says_response_media and own == worse and len(worse) == 1):
+        raise RowError(f"{to} cannot say that this answer saw other media", field=f"responses[{own[0]}].media")
+    if to == "trl":
+        return
+    for k in range(len(preference.responses)):
+        _only_turn(preference, k)
+    for message in (*preference.prompt, *(turn for response in preference.responses for turn in response.messages)):
+        if IMAGE_TAG in message.text:
+            raise RowError(f"{to} takes {IMAGE_TAG} in a text for a picture", field=message.role, value=message.text)
+
+
+def _losses(preference: Preference, to: str) -> Iterator[str]:
+    """Name what the row says and the format cannot."""
+    said = {
+        "margin": preference.margin is not None,
+        "weight": preference.weight != 1.0,
+        "difficulty": preference.difficulty is not None,
+        "tags": bool(preference.tags),
+    }
+    yield from (name for name, is_said in said.items() if is_said and name not in TARGETS[to].says)
+    for name in _RESPONSE_FACTS:
+        if any(getattr(response, name) not in (None, (), {}) for response in preference.responses):
+            yield f"{name} of answers"
+    if any(ref.span_s or ref.frame_indices or ref.sha256 for ref in preference.media):
+        yield "clip bounds, frames or hashes of media"
+    levels = preference.levels()
+    if to == "swift":
+        if levels.count(0) > 1:
+            yield "answers as good as the best"
+        if len(set(levels[1:])) > 1 and levels.count(0) == 1:
+            yield "order among the rejected"
+    elif len(levels) > 2:
+        yield "answers between the best and the worst"
+
+
+def _ends(preference: Preference) -> tuple[int, ...]:
+    return (0,) if len(preference.responses) == 1 else (0, len(preference.responses) - 1)
+
+
+def _only_turn(preference: Preference, k: int) -> Message:
+    response: Response = preference.responses[k]
+    if len(response.messages) > 1:
+        raise RowError("answer has several turns", field=f"responses[{k}]", value=len(response.messages))
+    return response.messages[0]
+
+
+# ---- turns, pictures, files -----------------------------------------------------------------------------------------
+
+
+def _turn(message: Message, role_key: str, text_key: str, roles: dict[str, str] | None = None) -> dict[str, str]:
+    text = "".join(IMAGE_TAG if isinstance(part, MediaPart) else part.text for part in message.parts)
+    return {role_key: roles[message.role] if roles else message.role, text_key: text}
+
+
+def _images(
+    name: str, preference: Preference, media: tuple[MediaRef, ...], save: Callable[[MediaRef], str]
+) -> dict[str, list[str]]:
+    """Return the column of paths in the order of the placeholders, or nothing when there are none."""
+    order = [index for message in preference.prompt for index in message.media_indices]
+    return {name: [save(media[index]) for index in order]} if media else {}
+
+
+class _MediaFolder:
+    """Gives every medium a path: its own, or that of a file made from its bytes and named by their hash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, ref: MediaRef) -> str:
+        if ref.content is None:
+            return ref.uri
+        ending = mime_type(ref.content).partition("image/")[2] or "bin"
+        path = self.folder / f"{hashlib.sha256(ref.content).hexdigest()[:20]}.{ending}"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(ref.content)
+        return f"{self.folder.name}/{path.name}"
+
+
+def _write_json(out: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows as lines (.jsonl) or as one array with a row a line (.json)."""
+    is_array, count = out.suffix == ".json", 0
+    with completed(out) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("[\n" if is_array else "")
+        for row in rows:
+            file.write((",\n" if is_array and count else "") + json_line(row) + ("" if is_array else "\n"))
+            count += 1
+        file.write("\n]\n" if is_array else "")
+    return count
