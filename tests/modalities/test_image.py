@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from pictures import encoded, halves, noise, with_orientation
 from PIL import Image
 
 from mmalign.errors import ConfigError, RowError
@@ -14,7 +15,6 @@ from mmalign.formats.media import MediaRef
 from mmalign.modalities import image
 from mmalign.modalities.image import ImageLimits
 from mmalign.modalities.table import MODALITIES
-from tests.modalities.pictures import encoded, halves, noise, with_orientation
 
 ANYTHING = ImageLimits()
 
