@@ -54,13 +54,13 @@ def load_model(
 
 
 def _load_weights(path: str, options: dict[str, Any]) -> nn.Module:
-    config = _load_config(path, options["trust_remote_code"])
-    loader = AutoModelForImageTextToText if _has_vision(config) else AutoModelForCausalLM
+    config = load_config(path, options["trust_remote_code"])
+    loader = AutoModelForImageTextToText if has_vision(config) else AutoModelForCausalLM
     try:
         model, report = loader.from_pretrained(
             path, **{name: value for name, value in options.items() if value is not None}, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+    except Exception as error:  # what a broken file makes its reader raise is not documented
         raise ModelError(f"cannot load the weights of model {show(path)}: {_first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
@@ -71,12 +71,17 @@ def _load_weights(path: str, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _load_config(path: str, trust_remote_code: bool) -> Any:
+def load_config(path: str, trust_remote_code: bool = False) -> Any:
+    """Read the config of a model.
+
+    Raises:
+        ModelError: there is none, or transformers does not know it.
+    """
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise ModelError(f"model directory {show(path)} has no config.json; give one that save_pretrained wrote")
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # as above
         way_out = "" if trust_remote_code else " (model.trust_remote_code: true permits code that comes with a model)"
         raise ModelError(f"cannot read the config of model {show(path)}: {_first_line(error)}{way_out}") from error
 
@@ -85,17 +90,21 @@ def _load_adapter(path: Path, options: dict[str, Any]) -> nn.Module:
     """Load the model that an adapter names and put the adapter on it, trainable."""
     from peft import PeftModel
 
-    base = json.loads((path / _ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise ModelError(f"{show(str(path / _ADAPTER_FILE))} names no model; set base_model_name_or_path in it")
+    try:
+        base = json.loads((path / _ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{show(str(path / _ADAPTER_FILE))} names no model; set base_model_name_or_path in it"
+        ) from error
     model = _load_weights(base, options)
     try:
         return PeftModel.from_pretrained(model, str(path), is_trainable=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # as above
         raise ModelError(f"cannot put adapter {show(str(path))} on model {show(base)}: {_first_line(error)}") from error
 
 
-def _has_vision(config: Any) -> bool:
+def has_vision(config: Any) -> bool:
+    """Say whether a config describes a vision-language model."""
     return getattr(config, "vision_config", None) is not None
 
 
@@ -122,5 +131,5 @@ def _quantization(kind: str | None, compute_dtype: torch.dtype) -> BitsAndBytesC
     )
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -69,11 +69,14 @@ def add_lora(
         modules_to_save: names of modules that are trained whole and saved with the adapter.
 
     Raises:
-        ModelError: nothing matches.
+        ModelError: nothing matches, or the expression is broken.
     """
     _require_parts(family, parts)
     candidates = list(_linear_names(base, family, parts))
-    matched = [name for name in candidates if _matches(name, targets)]
+    try:
+        matched = [name for name in candidates if _matches(name, targets)]
+    except re.error as error:
+        raise ModelError(f"lora.targets {targets!r} is no regular expression: {error}") from error
     if not matched:
         endings = sorted({name.rsplit(".", 1)[-1] for name in candidates})
         raise ModelError(
