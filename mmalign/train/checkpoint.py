@@ -36,10 +36,12 @@ class Position:
     Args:
         step: optimiser steps done.
         num_tokens: tokens computed so far, padding excluded.
+        refused_rows: rows that could not be loaded so far, counted in every epoch.
     """
 
     step: int = 0
     num_tokens: int = 0
+    refused_rows: int = 0
 
 
 @contextmanager
@@ -54,8 +56,7 @@ def writing(root: Path, position: Position, identity: Mapping[str, Any]) -> Iter
     Raises:
         CheckpointError: the disk is full or fails. Earlier checkpoints stay as they are.
     """
-    place = root / f"step-{position.step:08d}"
-    unfinished = root / f"{_UNFINISHED}{place.name}"
+    place, unfinished = place_of(root, position), unfinished_place(root, position)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -68,6 +69,16 @@ def writing(root: Path, position: Position, identity: Mapping[str, Any]) -> Iter
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(_could_not_write(root, place, error)) from error
+
+
+def place_of(root: Path, position: Position) -> Path:
+    """Return where the checkpoint of `position` is."""
+    return root / f"step-{position.step:08d}"
+
+
+def unfinished_place(root: Path, position: Position) -> Path:
+    """Return where it is while it is being written."""
+    return root / f"{_UNFINISHED}{place_of(root, position).name}"
 
 
 def latest(root: Path) -> Path | None:

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from mmalign.errors import CheckpointError
 
+# Embeddings are frozen under LoRA; peft would otherwise ask the hub whether they were resized.
+_PEFT_OPTIONS = {"save_embedding_layers": False}
+
 
 def save_model(model: nn.Module, directory: Path) -> None:
     """Write the weights that `load_model` reads back bit for bit; the directory also loads with `from_pretrained`.
@@ -23,9 +26,21 @@ def save_model(model: nn.Module, directory: Path) -> None:
         model: a transformers model (written whole, under the names its modules have), or a peft model (adapter alone).
     """
     if hasattr(model, "peft_config"):
-        model.save_pretrained(directory, save_embedding_layers=False)
+        model.save_pretrained(directory, **_PEFT_OPTIONS)
     else:
         model.save_pretrained(directory, save_original_format=False)
+
+
+def save_for_use(model: nn.Module, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write a model or adapter as its family publishes it, for `from_pretrained`, servers and everybody else.
+
+    Args:
+        weights: state of the policy gathered from all ranks, where no rank holds the whole model.
+    """
+    options: dict[str, Any] = dict(_PEFT_OPTIONS) if hasattr(model, "peft_config") else {}
+    if weights is not None:
+        options["state_dict"] = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    model.save_pretrained(directory, **options)
 
 
 def load_model(model: nn.Module, directory: Path) -> None:
@@ -34,11 +49,13 @@ def load_model(model: nn.Module, directory: Path) -> None:
     Raises:
         CheckpointError: a weight is missing, unknown or has another shape.
     """
-    saved = {name: tensor for path in sorted(directory.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+    saved = {
+        name: tensor for path in sorted(directory.glob("*.safetensors")) for name, tensor in load_file(path).items()
+    }
     if hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
 
-        targets = get_peft_model_state_dict(model, save_embedding_layers=False)
+        targets = get_peft_model_state_dict(model, **_PEFT_OPTIONS)
         required = set(targets)
     else:
         targets = model.state_dict(keep_vars=True)

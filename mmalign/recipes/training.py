@@ -1,0 +1,384 @@
+"""The parts that training recipes share, in the order in which a recipe calls them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from mmalign.config.schema import RecipeConfig
+from mmalign.engine import fingerprint
+from mmalign.engine.families import family_of
+from mmalign.engine.load import load_config, load_model
+from mmalign.engine.parts import trainable_report
+from mmalign.engine.policy import Policy, load_policy
+from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precomputed, Reference
+from mmalign.engine.reference_table import ReferenceTable
+from mmalign.engine.tokenise import Tokeniser, load_processor
+from mmalign.engine.vision_memo import VisionMemo
+from mmalign.errors import CheckpointError, ConfigError
+from mmalign.miniature import models as miniature
+from mmalign.objectives.compose import Objective
+from mmalign.train import rundir, state
+from mmalign.train.checkpoint import Position, latest, prune
+from mmalign.train.diagnose import diagnose
+from mmalign.train.loader import BatchReader, LoadedBatch, load_ahead
+from mmalign.train.loop import Course, Split
+from mmalign.train.metrics import read_metrics
+from mmalign.train.optim import build_optimizer, build_schedule
+from mmalign.train.prepare import Preparation, image_limits, prepare
+from mmalign.train.progress import Counting
+from mmalign.train.resume import load_checkpoint
+from mmalign.train.rows import PreparedRows
+from mmalign.train.rundir import RunDirectory
+from mmalign.train.runtime import is_sharded
+from mmalign.train.sampler import StepSampler
+from mmalign.train.step import Learner
+
+_BUILT_IN = "miniature/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run left behind.
+
+    Args:
+        output_dir: the run directory.
+        final_dir: the trained model or adapter.
+        metrics: the lines of `metrics.jsonl`.
+        findings: what the curves say in words; empty for a healthy run.
+    """
+
+    output_dir: Path
+    final_dir: Path
+    metrics: list[dict[str, Any]]
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Prepared rows of a run and their tokenisers; `held_out` may be missing."""
+
+    train: PreparedRows
+    train_tokeniser: Tokeniser
+    held_out: PreparedRows | None = None
+    held_out_tokeniser: Tokeniser | None = None
+
+
+def open_directory(config: RecipeConfig, accelerator: Accelerator, *, resume: bool) -> RunDirectory:
+    """Make or find the run directory on the main process; see `rundir.open_run`."""
+    if accelerator.is_main_process:
+        rundir.open_run(config, resume=resume)
+    accelerator.wait_for_everyone()
+    return RunDirectory(Path(config.train.output_dir))
+
+
+def start_path(config: RecipeConfig, run: RunDirectory, accelerator: Accelerator) -> str:
+    """Return the directory or hub id of the model as it starts; a built-in one is written to the run directory."""
+    path = config.model.path
+    if not path.startswith(_BUILT_IN) or Path(path).is_dir():
+        return path
+    if accelerator.is_main_process and not (run.start / "config.json").is_file():
+        unfinished = run.start.with_name(".start.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        miniature.save(path.removeprefix(_BUILT_IN), unfinished, seed=config.train.seed)
+        shutil.rmtree(run.start, ignore_errors=True)
+        os.rename(unfinished, run.start)
+    accelerator.wait_for_everyone()
+    return str(run.start)
+
+
+def prepare_rows(
+    config: RecipeConfig, run: RunDirectory, start: str, objective: Objective, accelerator: Accelerator
+) -> Rows:
+    """Return the prepared rows of every split; made by the main process, awaited by the others."""
+    family = family_of(load_config(start, config.model.trust_remote_code))
+    processor = load_processor(start, trust_remote_code=config.model.trust_remote_code)
+
+    def split(name: str, source: str) -> tuple[PreparedRows, Tokeniser]:
+        limits = image_limits(config.data, source)
+        tokeniser = Tokeniser(processor, family, limits, max_length=config.data.max_length)
+        how = Preparation(
+            config=config.data,
+            tokeniser=tokeniser,
+            responses_read=objective.responses_read,
+            reads=objective.description,
+            directory=run.data,
+            quarantine=run.quarantine,
+        )
+        return prepare(name, source, how, writes=accelerator.is_main_process), tokeniser
+
+    train, train_tokeniser = split("train", config.data.train)
+    if config.data.eval is None:
+        return Rows(train=train, train_tokeniser=train_tokeniser)
+    held_out, held_out_tokeniser = split("eval", config.data.eval)
+    return Rows(train=train, train_tokeniser=train_tokeniser, held_out=held_out, held_out_tokeniser=held_out_tokeniser)
+
+
+def load_start(config: RecipeConfig, start: str, accelerator: Accelerator) -> Policy:
+    """Return the model as it starts, on its device, with adapters and frozen parts as the recipe says."""
+    policy = load_policy(
+        start,
+        engine=config.engine,
+        dtype=config.weights_dtype(),
+        attn_implementation=config.model.attn_implementation,
+        quantize=config.model.quantize,
+        trust_remote_code=config.model.trust_remote_code,
+        lora=config.model.lora,
+        freeze=config.model.freeze,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+    )
+    # Sharded models find their devices in `accelerator.prepare`, quantised ones have theirs.
+    movable = not is_sharded(accelerator) and config.model.quantize is None
+    return policy.to(accelerator.device) if movable else policy
+
+
+def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
+    """Return what the policy is compared with: nothing, another model, or the start of the run.
+
+    Call it before the policy moves and before it is wrapped.
+
+    Raises:
+        ConfigError: a second whole model would be needed where none fits on one rank.
+    """
+    if not objective.needs_reference:
+        return NoReference()
+    if is_sharded(accelerator) and config.model.lora is None and not config.model.precompute_reference:
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} spreads the policy over ranks, but a frozen reference stands whole on "
+            "each; set model.precompute_reference: true, or train with model.lora"
+        )
+    if config.model.reference is not None:
+        model = load_model(
+            config.model.reference,
+            dtype=config.weights_dtype(),
+            attn_implementation=config.model.attn_implementation,
+            quantize=config.model.quantize,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+        return FrozenCopy.of_model(model, policy)
+    if config.model.lora is not None:
+        return AdapterOff(policy)
+    # A table is filled before the first step, while the policy itself still is the start.
+    return FrozenCopy(policy) if config.model.precompute_reference else FrozenCopy.of_start(policy)
+
+
+def reader_of(rows: PreparedRows, tokeniser: Tokeniser, objective: Objective) -> BatchReader:
+    """Return what turns row numbers into micro-batches."""
+    return BatchReader(
+        rows=rows,
+        tokenise=tokeniser,
+        responses_read=objective.responses_read,
+        family=tokeniser.family,
+        pad_id=tokeniser.pad_id,
+    )
+
+
+def build_learner(
+    config: RecipeConfig, policy: Policy, reference: Reference, objective: Objective, accelerator: Accelerator
+) -> Learner:
+    """Return policy and optimiser ready for one process or many, with reference, objective and shared vision."""
+    references = () if config.model.precompute_reference else reference.models
+    models = [policy.base, *references] if config.vision.share == "auto" else []
+    cache_gb = config.vision.cache_max_gb or 20.0
+    vision = VisionMemo(
+        models,
+        policy.family,
+        cache_dir=config.vision.cache_dir,
+        cache_max_bytes=int(cache_gb * 10**9),
+        autocast=accelerator.autocast,
+    )
+    prepared, optimizer = accelerator.prepare(policy, build_optimizer(policy, config.train))
+    return Learner(
+        accelerator=accelerator,
+        policy=prepared,
+        reference=reference,
+        vision=vision,
+        objective=objective,
+        optimizer=optimizer,
+        max_grad_norm=config.train.max_grad_norm,
+    )
+
+
+def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: Learner, start: str) -> Course:
+    """Return the plan of the run: order of rows, length, learning rates, and what a continuation must share."""
+    ranks, train = learner.accelerator.num_processes, config.train
+    engine = learner.accelerator.unwrap_model(learner.policy).engine
+    sampler = StepSampler(
+        lengths=rows.train.tokens(engine),
+        per_device_rows=train.per_device_train_batch_size,
+        accumulation=train.gradient_accumulation_steps,
+        world_size=ranks,
+        seed=train.seed,
+        shuffle=train.shuffle,
+        max_tokens_per_batch=train.max_tokens_per_batch,
+    )
+    total_steps = sampler.total_steps(epochs=train.num_train_epochs, max_steps=train.max_steps)
+    fingerprints = {"rows": rows.train.fingerprint, "model": fingerprint_of_start(start)}
+    return Course(
+        train=Split(reader_of(rows.train, rows.train_tokeniser, learner.objective), sampler, learner),
+        held_out=held_out_split(config, rows, learner, engine),
+        config=train,
+        data=config.data,
+        total_steps=total_steps,
+        schedule=build_schedule(train, total_steps),
+        run=run,
+        identity=rundir.identity_of(config, fingerprints, sampler.rows_per_step),
+    )
+
+
+def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: str) -> Split | None:
+    """Return held-out rows in file order, cut by length, or None."""
+    if rows.held_out is None:
+        return None
+    sampler = StepSampler(
+        lengths=rows.held_out.tokens(engine),
+        per_device_rows=config.train.per_device_eval_batch_size or config.train.per_device_train_batch_size,
+        world_size=learner.accelerator.num_processes,
+        shuffle=False,
+        max_tokens_per_batch=config.train.max_tokens_per_batch,
+    )
+    return Split(reader_of(rows.held_out, rows.held_out_tokeniser, learner.objective), sampler, learner)
+
+
+def fingerprint_of_start(path: str) -> str:
+    """Return a text that changes when the model's directory does: its settings, and names and sizes of its weights."""
+    place = Path(path)
+    files = sorted(file for file in place.iterdir() if file.is_file()) if place.is_dir() else []
+    facts: dict[str, Any] = {file.name: file.stat().st_size for file in files}
+    settings = {file.name: file.read_text(encoding="utf-8") for file in files if file.name.endswith("config.json")}
+    return fingerprint.of_settings({"path": "" if files else path, "files": facts, "settings": settings})
+
+
+def with_precomputed_reference(course: Course, config: RecipeConfig) -> Course:
+    """Return the course with tables in place of the reference model, filled where rows are missing.
+
+    Call it before the policy moves; a killed run goes on with the rows that are missing.
+
+    Raises:
+        CheckpointError: a table there was made with another model, other rows or another processor.
+    """
+    reference = course.train.learner.reference
+    if not config.model.precompute_reference or isinstance(reference, NoReference):
+        return course
+    model = fingerprint.of_weights(reference.models[0])
+    train = _with_table(course.train, course, model, "train")
+    held_out = None if course.held_out is None else _with_table(course.held_out, course, model, "eval")
+    return replace(course, train=train, held_out=held_out)
+
+
+def _with_table(split: Split, course: Course, model: str, name: str) -> Split:
+    accelerator, rows = split.learner.accelerator, split.reader.rows
+    table = ReferenceTable.open(
+        course.run.data / f"reference-{name}",
+        rows=list(rows.table_rows()),
+        made_with={"model": model, "rows": rows.fingerprint, "processor": rows.facts["fingerprint"]},
+    )
+    accelerator.wait_for_everyone()
+    missing = table.missing()
+    if missing:
+        sampler = replace(split.sampler, lengths=[split.sampler.lengths[row] for row in missing], shuffle=False)
+        plan = (
+            tuple(missing[row] for row in rows)
+            for step in range(sampler.steps_per_epoch)
+            for rows in sampler.micro_batches(step, accelerator.process_index)
+        )
+        with Counting(f"reference log-probs of {name} rows, batches") as counting, accelerator.autocast():
+            for loaded in counting.each(load_ahead(split.reader, plan, course.data.num_workers)):
+                _write_reference(table, split.learner.reference, loaded, accelerator)
+        accelerator.wait_for_everyone()
+    reader = replace(split.reader, left_out=frozenset(table.missing()))
+    return Split(reader, split.sampler, replace(split.learner, reference=Precomputed(table)))
+
+
+def _write_reference(
+    table: ReferenceTable, reference: Reference, loaded: LoadedBatch, accelerator: Accelerator
+) -> None:
+    batch = loaded.batch.to(accelerator.device)
+    logps = reference(batch)
+    if not loaded.is_filler:
+        table.write(batch.ids, logps, batch.response_lengths)
+
+
+def continue_or_begin(course: Course, *, resume: bool) -> Position:
+    """Bring the learner to the newest whole checkpoint, if there is one to resume, and say where the run begins."""
+    accelerator, run = course.train.learner.accelerator, course.run
+    if accelerator.is_main_process:
+        prune(run.checkpoints, keep=None)
+    accelerator.wait_for_everyone()
+    path = latest(run.checkpoints) if resume else None
+    if path is None:
+        if resume:
+            accelerator.print("no checkpoint was saved yet: beginning at step 1")
+        return Position()
+    position = load_checkpoint(course.train.learner, path, course.identity)
+    accelerator.print(f"resuming after step {position.step} from {path}")
+    return position
+
+
+def save_final(learner: Learner, processor: Any, run: RunDirectory) -> Path:
+    """Write the trained model or adapter with its processor to `final/`, whole or not at all.
+
+    Raises:
+        CheckpointError: the disk is full or fails; the last checkpoint is whole.
+    """
+    accelerator = learner.accelerator
+    policy: Policy = accelerator.unwrap_model(learner.policy)
+    weights = accelerator.get_state_dict(learner.policy) if is_sharded(accelerator) else None
+    if accelerator.is_main_process:
+        unfinished = run.final.with_name(".final.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            state.save_for_use(policy.model, unfinished, weights)
+            processor.save_pretrained(unfinished)
+            shutil.rmtree(run.final, ignore_errors=True)
+            os.rename(unfinished, run.final)
+        except OSError as error:
+            raise CheckpointError(
+                f"the trained model could not be written to {run.final}: {error}; free disk space and run again with "
+                f"--resume, which goes on from {latest(run.checkpoints)}"
+            ) from error
+    accelerator.wait_for_everyone()
+    return run.final
+
+
+def write_manifest(course: Course, rows: Rows, policy: Policy) -> None:
+    """Write versions, rows, model and length of the run to `manifest.json`."""
+    learner = course.train.learner
+    if not learner.accelerator.is_main_process:
+        return
+    parts = trainable_report(policy.base, policy.family)
+    rundir.write_manifest(
+        course.run,
+        {
+            "rows": {"train": dict(rows.train.facts), "eval": rows.held_out and dict(rows.held_out.facts)},
+            "model": {
+                "fingerprint": course.identity["model"],
+                "family": policy.family.name,
+                "engine": policy.engine,
+                "engine_reason": policy.engine_reason,
+                "parameters": {name: {"trained": part.trainable, "all": part.total} for name, part in parts.items()},
+            },
+            "objective": learner.objective.description,
+            "vision_sharing": "on" if learner.vision.reason is None else f"off: {learner.vision.reason}",
+            "ranks": learner.accelerator.num_processes,
+            "distributed_type": learner.accelerator.distributed_type.value,
+            "total_steps": course.total_steps,
+        },
+    )
+
+
+def finish(course: Course, rows: Rows) -> RunResult:
+    """Save the trained model, write the report, and say in words what the curves show."""
+    learner, run = course.train.learner, course.run
+    save_final(learner, rows.train_tokeniser.processor, run)
+    learner.accelerator.end_training()
+    lines = read_metrics(run.metrics)
+    findings = tuple(map(str, diagnose(lines)))
+    if learner.accelerator.is_main_process:
+        print("\n".join([*findings, f"trained model: {run.final}"]), flush=True)
+    return RunResult(output_dir=run.root, final_dir=run.final, metrics=lines, findings=findings)

@@ -1,0 +1,144 @@
+"""Micro-batches, read and tokenised ahead of the step that wants them.
+
+A row whose media cannot be read any more (a file was deleted, a picture is cut short) is left out of its micro-batch and
+named in `refused`; nothing takes its place, so the other rows of the step stay what they were. A micro-batch that is left
+with no row becomes a filler: a few text tokens that keep ranks in step and count for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmalign.engine.families import Family
+from mmalign.engine.tokenise import PromptTree
+from mmalign.engine.tree import TreeBatch, collate
+from mmalign.errors import RowError
+from mmalign.formats.preference import Preference
+from mmalign.train.rows import PreparedRows
+from mmalign.train.sampler import MicroBatch
+
+FILLER_ID = "(filler)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedAtLoading:
+    """A row that was fine when the data were prepared and cannot be loaded now: where it stands, and why."""
+
+    file: str
+    number: int
+    error: RowError
+
+    @classmethod
+    def of(cls, preference: Preference, error: RowError) -> RefusedAtLoading:
+        """Name a row by its provenance."""
+        place = preference.provenance
+        return cls(file=place.get("file", preference.id), number=int(place.get("row", 0)), error=error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedBatch:
+    """One micro-batch.
+
+    Args:
+        batch: its trees.
+        is_filler: whether it only keeps ranks in step.
+        refused: rows left out.
+    """
+
+    batch: TreeBatch
+    is_filler: bool = False
+    refused: tuple[RefusedAtLoading, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchReader(Dataset):
+    """Row numbers -> `LoadedBatch`; runs in the loader's processes.
+
+    Args:
+        rows: the prepared rows.
+        tokenise: one row -> its tree; raises RowError for what cannot be loaded.
+        responses_read: levels of a row -> positions of the responses that the objective reads.
+        family: of the model.
+        pad_id: an id to pad with.
+        left_out: rows that are passed over because they were refused before and are on record.
+    """
+
+    rows: PreparedRows
+    tokenise: Callable[[Preference], PromptTree]
+    responses_read: Callable[[Sequence[int]], Sequence[int]]
+    family: Family
+    pad_id: int
+    left_out: frozenset[int] = frozenset()
+
+    def __getitem__(self, rows: MicroBatch) -> LoadedBatch:
+        trees: list[PromptTree] = []
+        refused: list[RefusedAtLoading] = []
+        for row in (row for row in rows if row not in self.left_out):
+            stored = self.rows.stored(row)
+            try:
+                preference = self.rows.with_bytes(stored)
+                trees.append(keep_responses(self.tokenise(preference), self.responses_read(preference.levels())))
+            except RowError as error:
+                refused.append(RefusedAtLoading.of(stored, error))
+        is_filler = not trees
+        batch = collate(trees or [filler_tree(self.pad_id)], self.family, self.pad_id)
+        return LoadedBatch(batch=batch, is_filler=is_filler, refused=tuple(refused))
+
+
+def keep_responses(tree: PromptTree, positions: Sequence[int]) -> PromptTree:
+    """Return the tree with these responses only; nobody computes what no objective reads."""
+    if len(positions) == len(tree.response_ids):
+        return tree
+    weights = tree.response_weights
+    return replace(
+        tree,
+        response_ids=tuple(tree.response_ids[k] for k in positions),
+        response_weights=None if weights is None else tuple(weights[k] for k in positions),
+        levels=tuple(tree.levels[k] for k in positions),
+    )
+
+
+def filler_tree(token_id: int) -> PromptTree:
+    """Return the smallest tree: two tokens of prompt, one response of one token, weight 0."""
+    return PromptTree(
+        id=FILLER_ID,
+        prompt_ids=torch.tensor([token_id, token_id]),
+        media={},
+        response_ids=(torch.tensor([token_id]),),
+        response_weights=None,
+        levels=(0,),
+        margin=None,
+        weight=0.0,
+        tags={},
+        media_key=None,
+    )
+
+
+def load_ahead(reader: BatchReader, plan: Iterable[MicroBatch], num_workers: int) -> Iterator[LoadedBatch]:
+    """Yield what `reader` makes of each entry of `plan`, in order; `num_workers` processes work ahead."""
+    if num_workers == 0:
+        return (reader[rows] for rows in plan)
+    # Tokenizers' own threads do not survive the fork into loader processes.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    loader = DataLoader(
+        reader,
+        sampler=plan,
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=4,
+        worker_init_fn=_stay_until_told,
+    )
+    return iter(loader)
+
+
+def _stay_until_told(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the training process, which still needs its batches to finish the step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,175 @@
+"""The training loop: load, learn, evaluate, write, save, and stop when asked to."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from mmalign.config.schema import DataConfig, TrainConfig
+from mmalign.errors import DataError
+from mmalign.sources.quarantine import Quarantine
+from mmalign.train.checkpoint import Position, place_of
+from mmalign.train.held_out import evaluate
+from mmalign.train.interrupt import Interrupted, stop_requests
+from mmalign.train.loader import BatchReader, LoadedBatch, load_ahead
+from mmalign.train.metrics import MetricsFile
+from mmalign.train.optim import Schedule
+from mmalign.train.progress import TrainingBar
+from mmalign.train.resume import save_checkpoint
+from mmalign.train.rows import PreparedRows
+from mmalign.train.rundir import RunDirectory
+from mmalign.train.sampler import MicroBatch, StepSampler
+from mmalign.train.step import Learner, train_step
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split, in the order in which they are read.
+
+    Args:
+        reader: opens them.
+        sampler: orders and cuts them.
+        learner: what scores them (held-out rows may have a reference table of their own).
+    """
+
+    reader: BatchReader
+    sampler: StepSampler
+    learner: Learner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What a run does step by step.
+
+    Args:
+        train: rows to learn from.
+        held_out: rows to evaluate on, or None.
+        config: the recipe's `train` section.
+        data: its `data` section.
+        total_steps: length of the run.
+        schedule: step -> learning rate.
+        run: where everything is written.
+        identity: facts that a continuation must share.
+    """
+
+    train: Split
+    held_out: Split | None
+    config: TrainConfig
+    data: DataConfig
+    total_steps: int
+    schedule: Schedule
+    run: RunDirectory
+    identity: Mapping[str, Any]
+
+
+def train(course: Course, start: Position) -> Position:
+    """Take the steps from `start` to the end and leave a checkpoint there.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved first.
+        TrainingError: a loss or gradient was not finite.
+        CheckpointError: a checkpoint could not be written.
+        DataError: too many rows could not be loaded.
+    """
+    config, learner, sampler = course.config, course.train.learner, course.train.sampler
+    accelerator = learner.accelerator
+    rank, main = accelerator.process_index, accelerator.is_main_process
+    batches = load_ahead(course.train.reader, _plan(course, start.step, rank), course.data.num_workers)
+    refused = Quarantine(course.run.quarantine, max_share=1.0)
+    metrics_file = MetricsFile(course.run.metrics, start.step) if main else nullcontext()
+    bar = TrainingBar(course.total_steps, start.step, unit=_unit(course.train.reader.rows), shown=main)
+    position = start
+    learner.policy.train()
+    with stop_requests() as stop, closing(refused), metrics_file, bar:
+        for step in range(start.step + 1, course.total_steps + 1):
+            # 1. Load this rank's micro-batches of the step.
+            began = time.perf_counter()
+            loaded = [next(batches) for _ in sampler.micro_batches(step - 1, rank)]
+            data_time_s = time.perf_counter() - began
+            _quarantine(loaded, refused)
+
+            # 2. Learn from them.
+            report = train_step(
+                learner,
+                loaded,
+                step=step,
+                learning_rate=course.schedule(step - 1),
+                signalled=stop.number is not None,
+            )
+            position = Position(
+                step=step,
+                num_tokens=position.num_tokens + report.num_tokens,
+                refused_rows=position.refused_rows + report.refused_rows,
+            )
+            step_time_s = time.perf_counter() - began
+            _require_rows(course, position)
+
+            # 3. Evaluate when it is time.
+            held_out = {}
+            if course.held_out is not None and _is_due(step, config.eval_steps, course.total_steps):
+                held_out = evaluate(
+                    course.held_out.learner, course.held_out.reader, course.held_out.sampler, course.data.num_workers
+                )
+
+            # 4. Say what happened.
+            line = {
+                "step": step,
+                **report.metrics,
+                "epoch": step / sampler.steps_per_epoch,
+                "num_tokens": position.num_tokens,
+                "step_time_s": step_time_s,
+                "data_time_s": data_time_s,
+                **held_out,
+            }
+            if main:
+                metrics_file.write(line)
+                bar.advance(step, len(sampler.rows(step - 1)), line)
+            if config.report_to and (step % config.logging_steps == 0 or held_out):
+                accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
+
+            # 5. Save when it is time, when asked to stop, and at the end.
+            stopping = report.signalled_ranks > 0
+            if stopping or _is_due(step, config.save_steps, course.total_steps):
+                if main:
+                    metrics_file.sync()
+                save_checkpoint(learner, course.run.checkpoints, position, course.identity, config.save_total_limit)
+            if stopping:
+                raise Interrupted(stop.number or signal.SIGTERM, place_of(course.run.checkpoints, position))
+    return position
+
+
+def _plan(course: Course, first: int, rank: int) -> Iterator[MicroBatch]:
+    for step in range(first, course.total_steps):
+        yield from course.train.sampler.micro_batches(step, rank)
+
+
+def _is_due(step: int, every: int | None, total_steps: int) -> bool:
+    """Say whether something that happens every so many steps, and at the end, happens now."""
+    return step == total_steps or (every is not None and step % every == 0)
+
+
+def _unit(rows: PreparedRows) -> str:
+    """Return what the rate on the bar counts: pairs when every row is one."""
+    return "pairs" if rows.responses_per_row == (2, 2) else "rows"
+
+
+def _quarantine(loaded: Sequence[LoadedBatch], refused: Quarantine) -> None:
+    for one in loaded:
+        for row in one.refused:
+            refused.refuse(row.file, row.number, row.error)
+
+
+def _require_rows(course: Course, position: Position) -> None:
+    """Stop when more rows vanish while training than the recipe accepts, as if they had been refused at the start."""
+    rows = len(course.train.reader.rows)
+    epochs = max(1.0, position.step / course.train.sampler.steps_per_epoch)
+    if position.refused_rows > course.data.max_refused_share * rows * epochs:
+        raise DataError(
+            f"step {position.step}: {position.refused_rows} rows could not be loaded so far; in {epochs:.3g} epoch(s) of "
+            f"{rows} rows that is more than the accepted share of {course.data.max_refused_share:g}. See "
+            f"{course.run.quarantine}, bring the files back, and go on with --resume"
+        )

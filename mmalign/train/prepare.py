@@ -1,0 +1,223 @@
+"""Published rows -> checked rows that any step can open by number (`rows.py`).
+
+Every row is read, its media headers are looked at, its tokens are counted and, where it is too long, its way to fit is
+found; what cannot be used goes to quarantine with a reason. Rows stream through: memory does not grow with their number
+but for a few bytes a row. A prepared directory appears whole, by renaming, and serves every later start of the run as
+long as rows, settings and processor are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmalign.config.schema import DataConfig
+from mmalign.engine.fingerprint import of_processor, of_settings
+from mmalign.engine.tokenise import Tokeniser, TreeLengths
+from mmalign.errors import DataError, RowError
+from mmalign.formats.preference import Preference
+from mmalign.formats.store import to_line
+from mmalign.modalities.image import ImageLimits
+from mmalign.sources.detect import read
+from mmalign.sources.quarantine import Quarantine
+from mmalign.train.progress import Counting
+from mmalign.train.rows import COLUMNS, MediaStore, PreparedRows, with_media
+
+ResponsesRead = Callable[[Sequence[int]], Sequence[int]]
+
+KeptRow = tuple[Preference, TreeLengths, Sequence[int]]
+"""A row, its tokens, and the positions of the responses that the objective reads."""
+
+_FORMAT = 1
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What decides which rows are kept and what they become.
+
+    Args:
+        config: the recipe's `data` section.
+        tokeniser: counts tokens and finds out what does not fit.
+        responses_read: levels of a row -> positions of the responses that the objective reads.
+        reads: the objective in words; rows are prepared anew when it changes.
+        directory: the run's `data/`.
+        quarantine: the run's file of refused rows.
+    """
+
+    config: DataConfig
+    tokeniser: Tokeniser
+    responses_read: ResponsesRead
+    reads: str
+    directory: Path
+    quarantine: Path
+
+
+def image_limits(config: DataConfig, source: str) -> ImageLimits:
+    """Return where pictures of `source` may come from and how large they may be."""
+    return ImageLimits(
+        root=data_root(config, source),
+        min_pixels=config.min_pixels,
+        max_pixels=config.max_pixels,
+        allow_http=config.allow_http,
+    )
+
+
+def data_root(config: DataConfig, source: str) -> Path:
+    """Return the directory that media paths are below: data.root, or where the rows are."""
+    if config.root is not None:
+        return Path(config.root)
+    place = Path(source)
+    return place if place.is_dir() else place.parent if place.exists() else Path(".")
+
+
+def prepare(split: str, source: str, how: Preparation, *, writes: bool = True) -> PreparedRows:
+    """Return the prepared rows of one split, made now or found from an earlier start.
+
+    Args:
+        split: "train" or "eval"; names the directory.
+        source: file, folder or hub id.
+        how: settings.
+        writes: True on the one process that prepares; the others wait until it is done.
+
+    Raises:
+        DataError: the rows cannot be read, none is left, or too many are refused.
+    """
+    directory, media = how.directory / split, MediaStore(how.directory / "media")
+    fingerprint = fingerprint_of(source, how)
+    while not writes and not _is_prepared(directory, fingerprint):
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    if not _is_prepared(directory, fingerprint):
+        _prepare(split, source, how, directory, media, fingerprint)
+    rows = PreparedRows(directory, media)
+    _require_share(split, rows, how)
+    return rows
+
+
+def _require_share(split: str, rows: PreparedRows, how: Preparation) -> None:
+    """Hold rows that an earlier start prepared to the share that is accepted now."""
+    refused = sum(rows.facts["refused"].values())
+    if refused > how.config.max_refused_share * (len(rows) + refused):
+        raise DataError(
+            f"{refused} of {len(rows) + refused} {split} rows were refused, more than the accepted share of "
+            f"{how.config.max_refused_share:g}. See {how.quarantine}; mend the rows, or raise data.max_refused_share"
+        )
+
+
+def fingerprint_of(source: str, how: Preparation) -> str:
+    """Return a text that changes when the rows' files, the settings or the processor change."""
+    place = Path(source)
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    config = how.config.model_dump(include={"root", "format", "min_pixels", "max_pixels", "max_length", "allow_http"})
+    return of_settings(
+        {
+            "format": _FORMAT,
+            "source": source,
+            "files": facts,
+            "config": config,
+            "processor": of_processor(how.tokeniser.processor),
+            "family": how.tokeniser.family.name,
+            "reads": how.reads,
+        }
+    )
+
+
+def _is_prepared(directory: Path, fingerprint: str) -> bool:
+    try:
+        return json.loads((directory / "prepared.json").read_text(encoding="utf-8"))["fingerprint"] == fingerprint
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _prepare(split: str, source: str, how: Preparation, directory: Path, media: MediaStore, fingerprint: str) -> None:
+    quarantine = Quarantine(how.quarantine, how.config.max_refused_share)
+    unfinished = directory.with_name(f".{split}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        actions: Counter[str] = Counter()
+        with Counting(f"preparing {split} rows") as counting:
+            rows = _kept_rows(source, how, media, quarantine, actions)
+            content = _write_rows(unfinished, counting.each(rows))
+        quarantine.check()
+        facts = {
+            "fingerprint": fingerprint,
+            "content": content,
+            "source": source,
+            "rows": quarantine.kept_rows,
+            "refused": dict(quarantine.counts),
+            "fitted": dict(actions),
+        }
+        (unfinished / "prepared.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        shutil.rmtree(directory, ignore_errors=True)
+        os.rename(unfinished, directory)
+    except OSError as error:
+        raise DataError(
+            f"rows cannot be prepared in {directory}: {error.strerror or error}; free some space"
+        ) from error
+    finally:
+        quarantine.close()
+        shutil.rmtree(unfinished, ignore_errors=True)
+    fitted = "".join(f"; {action}: {count}" for action, count in actions.items())
+    print(f"{split} rows: {quarantine.summary()}{fitted}", flush=True)
+
+
+def _kept_rows(
+    source: str, how: Preparation, media: MediaStore, quarantine: Quarantine, actions: Counter[str]
+) -> Iterator[KeptRow]:
+    """Yield rows that can be trained on, their media bytes in the store."""
+    limits = how.tokeniser.limits
+    rows = read(source, format=how.config.format, on_refused=quarantine.take, allow_network=True)
+    for preference in rows:
+        try:
+            positions = _positions_read(preference, how.responses_read)
+            stored = with_media(preference, lambda ref: media.put(ref, limits))
+            lengths = how.tokeniser.lengths(with_media(stored, media.fetch))
+        except RowError as error:
+            place = preference.provenance
+            quarantine.refuse(place.get("file", source), int(place.get("row", 0)), error)
+            continue
+        actions.update(lengths.actions)
+        quarantine.kept()
+        yield stored, lengths, positions
+
+
+def _positions_read(preference: Preference, responses_read: ResponsesRead) -> Sequence[int]:
+    positions = responses_read(preference.levels())
+    if not positions:
+        raise RowError(
+            "row gives the objective nothing to compare",
+            field="responses",
+            value=f"{len(preference.responses)} response(s), levels {preference.levels()}",
+            hint="comparing needs two responses of different rank; add the sft objective to use single answers too",
+        )
+    return positions
+
+
+def _write_rows(directory: Path, rows: Iterator[KeptRow]) -> str:
+    """Write rows, offsets and lengths; return the hash of the rows."""
+    offsets, lengths, responses, digest = array("q", [0]), array("i"), array("i"), hashlib.sha256()
+    with open(directory / "rows.jsonl", "wb") as file:
+        for preference, tokens, positions in rows:
+            line = to_line(preference).encode("utf-8") + b"\n"
+            file.write(line)
+            digest.update(line)
+            offsets.append(file.tell())
+            read = [tokens.response_tokens[position] for position in positions]
+            lengths.extend((tokens.prompt_tokens, tokens.media_tokens, sum(read), len(read)))
+            responses.extend(read)
+    np.save(directory / "offsets.npy", np.array(offsets, dtype=np.int64))
+    np.save(directory / "lengths.npy", np.array(lengths, dtype=np.int32).reshape(-1, len(COLUMNS)))
+    np.save(directory / "responses.npy", np.array(responses, dtype=np.int32))
+    return digest.hexdigest()[:32]

@@ -1,0 +1,78 @@
+"""A run into a checkpoint and back: weights, optimiser, random states and position, together.
+
+One process, or several under DDP, write files that anybody can read (`checkpoint.py`, `state.py`). Where the model or its
+optimiser is spread over ranks (FSDP2, DeepSpeed), accelerate's own sharded format takes their place below `sharded/`; it
+is read back by as many ranks as wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mmalign.engine.policy import Policy
+from mmalign.train import checkpoint, state
+from mmalign.train.checkpoint import Position
+from mmalign.train.runtime import is_sharded
+from mmalign.train.step import Learner
+
+
+def save_checkpoint(
+    learner: Learner, root: Path, position: Position, identity: Mapping[str, Any], keep: int | None
+) -> Path:
+    """Write the checkpoint of `position`; all ranks call it together.
+
+    Args:
+        root: the run's `checkpoints/`.
+        identity: facts that a continuation must share.
+        keep: number of newest checkpoints to keep, None for all.
+
+    Raises:
+        CheckpointError: it could not be written; earlier ones are whole.
+    """
+    accelerator = learner.accelerator
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            directory = stack.enter_context(checkpoint.writing(root, position, identity))
+        else:
+            directory = checkpoint.unfinished_place(root, position)
+        accelerator.wait_for_everyone()
+        _write(learner, directory)
+        accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        checkpoint.prune(root, keep)
+    accelerator.wait_for_everyone()
+    return checkpoint.place_of(root, position)
+
+
+def load_checkpoint(learner: Learner, path: Path, identity: Mapping[str, Any]) -> Position:
+    """Bring learner and generators to where they were; all ranks call it together.
+
+    Raises:
+        CheckpointError: the checkpoint belongs to another run, or does not fit the model.
+    """
+    position = checkpoint.read_position(path, identity)
+    accelerator = learner.accelerator
+    if is_sharded(accelerator):
+        accelerator.load_state(str(path / "sharded"))
+    else:
+        policy: Policy = accelerator.unwrap_model(learner.policy)
+        state.load_model(policy.model, path / "model")
+        state.load_optimizer(learner.optimizer, policy, path / "optimizer.safetensors")
+    random_states = path / f"rng-{accelerator.process_index}.safetensors"
+    if random_states.exists():
+        state.load_random_states(random_states)
+    return position
+
+
+def _write(learner: Learner, directory: Path) -> None:
+    accelerator = learner.accelerator
+    state.save_random_states(directory / f"rng-{accelerator.process_index}.safetensors")
+    if is_sharded(accelerator):
+        accelerator.save_state(str(directory / "sharded"))
+    elif accelerator.is_main_process:
+        policy: Policy = accelerator.unwrap_model(learner.policy)
+        state.save_model(policy.model, directory / "model")
+        state.save_optimizer(learner.optimizer, policy, directory / "optimizer.safetensors")

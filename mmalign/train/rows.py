@@ -1,0 +1,158 @@
+"""Prepared rows on disk, opened by number, with the media bytes that stood inside them.
+
+    <directory>/rows.jsonl     kept rows in our own format
+    <directory>/offsets.npy    where each row begins and the last one ends, in bytes; int64 [rows + 1]
+    <directory>/lengths.npy    int32 [rows, 4], columns as in `COLUMNS`
+    <directory>/responses.npy  tokens of every response that the objective reads, row by row, int32
+    <directory>/prepared.json  fingerprint and counts; written last
+
+Nothing is held in memory but the page cache, and loader processes share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmalign.errors import RowError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.preference import Preference
+from mmalign.formats.store import parse_line
+from mmalign.modalities.fetch import MediaLimits, read_bytes
+
+COLUMNS = ("prompt_tokens", "media_tokens", "response_tokens", "responses")
+"""Columns of `lengths.npy`: tokens of the prompt, those of them that media fill, tokens of all responses that the
+objective reads, and the number of these responses."""
+
+_STORED = "stored:"
+_NOT_FILES = ("data:", "http://", "https://")
+
+
+class PreparedRows(Sequence[Preference]):
+    """The rows of one prepared directory; pickles and forks.
+
+    Args:
+        directory: as `prepare` left it.
+        media: where bytes that stood inside rows were put.
+    """
+
+    def __init__(self, directory: Path, media: MediaStore) -> None:
+        self.directory, self.media = directory, media
+        self.facts: Mapping[str, Any] = json.loads((directory / "prepared.json").read_text(encoding="utf-8"))
+        self.offsets = np.load(directory / "offsets.npy", mmap_mode="r")
+        self.lengths = np.load(directory / "lengths.npy", mmap_mode="r")
+        self._file: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that stands for the content of the rows."""
+        return self.facts["content"]
+
+    def tokens(self, engine: str) -> np.ndarray:
+        """Return how many tokens a forward computes for every row, int64 [rows].
+
+        Args:
+            engine: "tree" computes the prompt once, "flat" once for every response.
+        """
+        prompt, _, responses, count = self.lengths.astype(np.int64).T
+        return prompt * (count if engine == "flat" else 1) + responses
+
+    @property
+    def responses_per_row(self) -> tuple[int, int]:
+        """Fewest and most responses of a row that the objective reads."""
+        counts = self.lengths[:, COLUMNS.index("responses")]
+        return int(counts.min()), int(counts.max())
+
+    def table_rows(self) -> Iterator[tuple[str, list[int]]]:
+        """Yield id and response lengths of every row, as a reference table is made of them."""
+        stops = np.cumsum(self.lengths[:, COLUMNS.index("responses")])
+        tokens = np.load(self.directory / "responses.npy")
+        for row, lengths in enumerate(np.split(tokens, stops[:-1])):
+            yield self.stored(row).id, lengths.tolist()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Preference:
+        """Return a row with its media bytes.
+
+        Raises:
+            RowError: the bytes cannot be read.
+        """
+        return self.with_bytes(self.stored(row))
+
+    def stored(self, row: int) -> Preference:
+        """Return a row as it stands in the file, with references into the store."""
+        start, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        if self._file is None:
+            self._file = os.open(self.directory / "rows.jsonl", os.O_RDONLY)
+        # pread moves no file position, so processes that share the file after a fork do not disturb each other.
+        return parse_line(os.pread(self._file, end - start, start))
+
+    def with_bytes(self, preference: Preference) -> Preference:
+        """Put the bytes back that `MediaStore.put` took out."""
+        return with_media(preference, self.media.fetch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_file": None}
+
+
+@dataclass(frozen=True)
+class MediaStore:
+    """A directory with one file per content, named by its hash.
+
+    A reference into it has the uri `stored:<sha256>`, so that a run directory can be moved.
+    """
+
+    directory: Path
+
+    def put(self, ref: MediaRef, limits: MediaLimits) -> MediaRef:
+        """Move into the store what is not a file below the data root: bytes, a data URI, what an address serves.
+
+        Raises:
+            RowError: the bytes cannot or may not be read.
+        """
+        if ref.content is None and not ref.uri.startswith(_NOT_FILES):
+            return ref
+        content = read_bytes(ref, limits, field=ref.kind)
+        name = hashlib.sha256(content).hexdigest()
+        path = self._path(name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(f".{os.getpid()}")
+            unfinished.write_bytes(content)
+            os.replace(unfinished, path)
+        return replace(ref, uri=_STORED + name, content=None)
+
+    def fetch(self, ref: MediaRef) -> MediaRef:
+        """Put the bytes back into a reference made by `put`; leave others alone.
+
+        Raises:
+            RowError: the file is gone.
+        """
+        if ref.uri is None or not ref.uri.startswith(_STORED):
+            return ref
+        try:
+            content = self._path(ref.uri.removeprefix(_STORED)).read_bytes()
+        except OSError as error:
+            raise RowError("stored medium cannot be read", field=ref.kind, value=ref.uri, hint=str(error)) from error
+        return replace(ref, uri=None, content=content)
+
+    def _path(self, name: str) -> Path:
+        return self.directory / name[:2] / name
+
+
+def with_media(preference: Preference, change: Callable[[MediaRef], MediaRef]) -> Preference:
+    """Return the row with `change` applied to every medium, those of single responses included."""
+    responses = tuple(
+        response if response.media is None else replace(response, media=tuple(map(change, response.media)))
+        for response in preference.responses
+    )
+    return replace(preference, media=tuple(map(change, preference.media)), responses=responses)

@@ -1,0 +1,51 @@
+"""Devices, precision, ranks and seeds of a run: the one place that sets up accelerate."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from mmalign.config.schema import TrainConfig
+from mmalign.errors import ConfigError
+
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def start(config: TrainConfig) -> Accelerator:
+    """Return the accelerator of a new run in this process, with threads and seeds set.
+
+    How many processes there are, and whether they run DDP, FSDP2 or DeepSpeed, is what `accelerate launch` says.
+    Precision is what the recipe says.
+
+    Raises:
+        ConfigError: a tracker of train.report_to is not installed.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    # accelerate keeps one state per process; a second run in it may want another precision.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.bf16 else "no",
+        log_with=list(config.report_to) or None,
+        project_dir=config.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+    missing = set(config.report_to) - {tracker.value for tracker in accelerator.log_with}
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise ConfigError(f"train.report_to names {names}, which is not installed; pip install it, or remove it")
+    set_seed(config.seed)
+    disable_progress_bar()  # transformers draws one for every file it writes, checkpoints included
+    if not accelerator.is_main_process:
+        logging.getLogger("mmalign").setLevel(logging.WARNING)
+    return accelerator
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Say whether no rank holds the whole model (FSDP) or its optimiser (DeepSpeed)."""
+    return accelerator.distributed_type in _SHARDED
