@@ -202,7 +202,7 @@ def _waits_for_data(curves: Curves) -> Finding | None:
     data, step = curves.get("data_time_s"), curves.get("step_time_s")
     if data is None or step is None or sum(step.values[1:]) <= 0:
         return None
-    share = sum(data.values[1:]) / (sum(step.values[1:]) + sum(data.values[1:]))
+    share = sum(data.values[1:]) / sum(step.values[1:])  # waiting is part of the step's time
     if share < 0.3:
         return None
     sentence = f"{share:.0%} of the time went by waiting for images and tokens."

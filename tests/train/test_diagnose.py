@@ -191,13 +191,13 @@ def test_a_gradient_spike_names_its_step():
 
 
 def test_waiting_for_data():
-    (finding,) = diagnose(run(**(HEALTHY | {"data_time_s": lambda t: 1.0})))
+    (finding,) = diagnose(run(**(HEALTHY | {"data_time_s": lambda t: 0.5})))
     assert finding.name == "waits_for_data"
 
 
 def test_every_finding_says_what_was_seen_and_what_to_try():
     assert len({rule.__name__ for rule in RULES}) == len(RULES)
-    for finding in diagnose(run(**(HEALTHY | {"learning_rate": lambda t: 0.0, "data_time_s": lambda t: 1.0}))):
+    for finding in diagnose(run(**(HEALTHY | {"learning_rate": lambda t: 0.0, "data_time_s": lambda t: 0.5}))):
         assert finding.sentence.endswith(".")
         assert finding.advice.endswith(".")
         assert all(math.isfinite(value) for value in finding.evidence.values())

@@ -1,0 +1,99 @@
+"""Which curves of a run share a picture, and the pictures.
+
+`PICTURES` names those that every run may have; what a run reports beyond them is drawn too, each metric by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from mmalign.report.svg import Series, legend, line_chart
+from mmalign.train.curves import Curves
+
+NOT_DRAWN = {"step", "epoch", "num_tokens"}
+"""They only ever count up."""
+
+HELD_OUT = "eval_"
+TONES = ("a", "b", "c", "d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Metrics that are drawn together.
+
+    Args:
+        title: what they show.
+        metrics: name -> label; the held-out twin `eval_<name>` comes along.
+        unit: what they are counted in.
+        log: logarithmic values.
+        ends: fixed ends of the value axis.
+    """
+
+    title: str
+    metrics: Mapping[str, str]
+    unit: str = ""
+    log: bool = False
+    ends: tuple[float, float] | None = None
+
+
+PICTURES: tuple[Picture, ...] = (
+    Picture(title="Loss", metrics={"loss": "training"}),
+    Picture(title="Reward margin", metrics={"rewards/margins": "training"}, unit="chosen less rejected"),
+    Picture(title="Accuracy", metrics={"rewards/accuracies": "training"}, unit="share of pairs", ends=(0.0, 1.0)),
+    Picture(title="Rewards", metrics={"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
+    Picture(title="Log-prob of answers", metrics={"logps/chosen": "chosen", "logps/rejected": "rejected"}, unit="nats"),
+    Picture(title="Gradient norm", metrics={"grad_norm": "before clipping"}, log=True),
+    Picture(title="Learning rate", metrics={"learning_rate": "of the step"}),
+    Picture(title="Length", metrics={"lengths/chosen": "chosen", "lengths/rejected": "rejected"}, unit="tokens"),
+    Picture(title="Time", metrics={"step_time_s": "step", "data_time_s": "of it, waiting for data"}, unit="seconds"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChartCard:
+    """One picture with its title, ready for a page."""
+
+    title: str
+    unit: str
+    legend: Markup
+    svg: Markup
+
+
+def chart_cards(lines: Sequence[Mapping[str, Any]]) -> list[ChartCard]:
+    """Return the pictures that the lines of a `metrics.jsonl` have values for, in the order of `PICTURES`."""
+    curves = Curves(lines)
+    cards = [_card(picture, curves) for picture in (*PICTURES, *_further(lines))]
+    return [card for card in cards if card is not None]
+
+
+def _further(lines: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    """Return a picture for each metric that `PICTURES` does not name, terms of the loss together."""
+    known = {metric for picture in PICTURES for metric in picture.metrics} | NOT_DRAWN
+    names = dict.fromkeys(name.removeprefix(HELD_OUT) for line in lines for name in line)
+    left = [name for name in names if name not in known]
+    terms = {name: name.removeprefix("loss/") for name in left if name.startswith("loss/")}
+    together = (
+        [Picture(title="Terms of the loss", metrics=terms, unit="before their weights")] if len(terms) > 1 else []
+    )
+    return together + [Picture(title=name, metrics={name: "training"}) for name in left if name not in terms]
+
+
+def _card(picture: Picture, curves: Curves) -> ChartCard | None:
+    series: list[Series] = []
+    for tone, (metric, label) in zip(TONES * len(picture.metrics), picture.metrics.items(), strict=False):
+        if (curve := curves.get(metric, fewest=1)) is not None:
+            series.append(Series(label, curve, tone))
+        if (curve := curves.get(HELD_OUT + metric, fewest=1)) is not None:
+            alone = len(picture.metrics) == 1
+            series.append(
+                Series("held out" if alone else f"{label}, held out", curve, "b" if alone else tone, dots=True)
+            )
+    if not series:
+        return None
+    svg = line_chart(series, label=f"{picture.title} over steps", log=picture.log, unit=picture.ends)
+    keys = legend(series) if len(series) > 1 else Markup("")
+    return ChartCard(title=picture.title, unit=picture.unit, legend=keys, svg=svg)

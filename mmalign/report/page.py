@@ -1,0 +1,45 @@
+"""From a template and its values to one HTML file that needs nothing else.
+
+Everything that is not made by our own code is escaped by the templates, and the page forbids the browser to run or
+fetch anything (content security policy), so that a row with hostile text is shown and does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from mmalign.report.svg import figure
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the page that `templates/<template>` makes of `values`; a value that is missing is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+def write(path: Path, html: str) -> Path:
+    """Write a page whole or not at all, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".partial")
+    unfinished.write_text(html, encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = figure
+    return environment

@@ -1,0 +1,160 @@
+"""`report.html` of a run directory: what was run, what the curves say, which rows were refused, and answers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmalign import __version__
+from mmalign.errors import ConfigError, DataError
+from mmalign.objectives.compose import build
+from mmalign.report.charts import chart_cards
+from mmalign.report.page import render, write
+from mmalign.report.parts import Example, Tile
+from mmalign.report.svg import figure
+from mmalign.sources.quarantine import Refusal, recorded
+from mmalign.train.curves import Curves
+from mmalign.train.diagnose import diagnose
+from mmalign.train.metrics import read_metrics
+from mmalign.train.rundir import RunDirectory
+
+
+def write_run_report(root: str | Path, *, examples: Sequence[Example] = ()) -> Path:
+    """Write `report.html` into a run directory, finished or not, and return its path.
+
+    Args:
+        root: the run directory; what it does not hold is left out.
+        examples: prompts with answers, e.g. before and after training.
+
+    Raises:
+        DataError: there is no such directory.
+    """
+    run = RunDirectory(Path(root))
+    if not run.root.is_dir():
+        raise DataError(f"there is no run directory {str(root)!r}")
+    return write(run.report, render_run(run, examples))
+
+
+def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
+    """Return the page of a run."""
+    lines = [line for line in read_metrics(run.metrics) if isinstance(line.get("step"), int)]
+    config = _read(run.config)
+    values = _mapping(yaml.safe_load, config)
+    refusals = list(recorded(run.quarantine))
+    return render(
+        "run.html.j2",
+        title=run.root.resolve().name,
+        version=__version__,
+        recipe=str(values.get("recipe", "run")),
+        status="finished" if run.final.is_dir() else "not finished",
+        lead=_lead(values),
+        tiles=tiles(lines),
+        findings=diagnose(lines),
+        charts=chart_cards(lines),
+        examples=list(examples),
+        quarantine=reasons(refusals),
+        quarantine_total=len(refusals),
+        config=config,
+        manifest=flat(_mapping(json.loads, _read(run.manifest))),
+    )
+
+
+def tiles(lines: Sequence[Mapping[str, Any]]) -> list[Tile]:
+    """Return the large figures of a run: first quarter against last where that says something."""
+    curves = Curves(lines)
+    found = []
+    if lines:
+        epoch = lines[-1].get("epoch")
+        beside = f"{figure(epoch)} epochs" if isinstance(epoch, (int, float)) else ""
+        found.append(Tile(title="Steps", value=figure(lines[-1]["step"]), beside=beside))
+    for title, metric in (("Loss", "loss"), ("Reward margin", "rewards/margins"), ("Accuracy", "rewards/accuracies")):
+        if (curve := curves.get(metric, fewest=2)) is not None:
+            found.append(
+                Tile(title=title, value=figure(curve.end), beside=f"last quarter; first {figure(curve.start)}")
+            )
+    if (held_out := curves.get("eval_rewards/accuracies", fewest=1) or curves.get("eval_loss", fewest=1)) is not None:
+        name = "Held-out accuracy" if curves.has("eval_rewards/accuracies") else "Held-out loss"
+        beside = f"at step {held_out.steps[-1]}; first {figure(held_out.values[0])}"
+        found.append(Tile(title=name, value=figure(held_out.values[-1]), beside=beside))
+    if (seconds := curves.get("step_time_s", fewest=1)) is not None:
+        beside = f"{_duration(sum(seconds.values))} in all"
+        found.append(
+            Tile(title="Per step", value=_duration(sorted(seconds.values)[len(seconds.values) // 2]), beside=beside)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why rows were refused, how many, and where the first stands."""
+
+    text: str
+    rows: int
+    percent: float
+    example: str
+
+
+def reasons(refusals: Sequence[Refusal]) -> list[Reason]:
+    """Return the reasons of refusals, most frequent first."""
+    counts = Counter(refusal.reason for refusal in refusals)
+    first = {refusal.reason: refusal for refusal in reversed(refusals)}
+    most = max(counts.values(), default=1)
+    return [
+        Reason(reason, rows, round(100 * rows / most, 1), _where(first[reason]))
+        for reason, rows in counts.most_common()
+    ]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested values as rows of a table: ("versions.torch", "2.11.0")."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
+
+
+def _where(refusal: Refusal) -> str:
+    field = f", {refusal.field}" if refusal.field else ""
+    value = f": {refusal.value}" if refusal.value else ""
+    return f"{Path(refusal.file).name}, row {refusal.row}{field}{value}"
+
+
+def _lead(values: Mapping[str, Any]) -> str:
+    model = values.get("model")
+    path = model.get("path") if isinstance(model, Mapping) else None
+    try:
+        objective = build([dict(spec.items()) for spec in values.get("objective") or []])
+        description = objective.description
+    except (ConfigError, AttributeError, TypeError):
+        description = ""
+    return " on ".join(str(part) for part in (description, path) if part)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _mapping(parse: Any, text: str) -> Mapping[str, Any]:
+    """Return what a file says when it says anything; a file spoilt by hand must not cost the report."""
+    try:
+        values = parse(text) if text else {}
+    except (ValueError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, Mapping) else {}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{figure(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
