@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from mmalign.config.schema import RecipeConfig
 from mmalign.objectives.compose import build
-from mmalign.recipes import training
+from mmalign.recipes import references, training
 from mmalign.recipes.training import RunResult
 from mmalign.train import loop, runtime
 
@@ -42,7 +42,7 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
     policy = training.load_start(config, start, accelerator)
 
     # 5. The reference, taken before anything moves.
-    reference = training.build_reference(config, policy, objective, accelerator)
+    reference = references.build_reference(config, policy, objective, accelerator)
 
     # 6. Optimiser, ranks and precision around them; frozen vision towers speak once per batch.
     learner = training.build_learner(config, policy, reference, objective, accelerator)
@@ -52,7 +52,7 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
     training.write_manifest(course, rows, policy)
 
     # 8. A table of the reference in place of its model, if the recipe wants one.
-    course = training.with_precomputed_reference(course, config)
+    course = references.with_precomputed_reference(course, config)
 
     # 9. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
     position = training.continue_or_begin(course, resume=resume)

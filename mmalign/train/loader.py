@@ -1,8 +1,8 @@
 """Micro-batches, read and tokenised ahead of the step that wants them.
 
-A row whose media cannot be read any more (a file was deleted, a picture is cut short) is left out of its micro-batch and
-named in `refused`; nothing takes its place, so the other rows of the step stay what they were. A micro-batch that is left
-with no row becomes a filler: a few text tokens that keep ranks in step and count for nothing.
+A row whose media cannot be read any more (a file was deleted, a picture is cut short) is left out of its micro-batch
+and named in `refused`; nothing takes its place, so the other rows of the step stay what they were. A micro-batch that
+is left with no row becomes a filler: a few text tokens that keep ranks in step and count for nothing.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def _require_rows(course: Course, position: Position) -> None:
     epochs = max(1.0, position.step / course.train.sampler.steps_per_epoch)
     if position.refused_rows > course.data.max_refused_share * rows * epochs:
         raise DataError(
-            f"step {position.step}: {position.refused_rows} rows could not be loaded so far; in {epochs:.3g} epoch(s) of "
-            f"{rows} rows that is more than the accepted share of {course.data.max_refused_share:g}. See "
+            f"step {position.step}: {position.refused_rows} rows could not be loaded so far; in {epochs:.3g} epoch(s) "
+            f"of {rows} rows that is more than the accepted share of {course.data.max_refused_share:g}. See "
             f"{course.run.quarantine}, bring the files back, and go on with --resume"
         )

@@ -61,7 +61,7 @@ class MetricsFile:
         unfinished = path.with_name(path.name + ".partial")
         unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(unfinished, path)
-        self._file = open(path, "a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Append one line; a reader sees it at once."""

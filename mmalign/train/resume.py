@@ -1,8 +1,8 @@
 """A run into a checkpoint and back: weights, optimiser, random states and position, together.
 
-One process, or several under DDP, write files that anybody can read (`checkpoint.py`, `state.py`). Where the model or its
-optimiser is spread over ranks (FSDP2, DeepSpeed), accelerate's own sharded format takes their place below `sharded/`; it
-is read back by as many ranks as wrote it.
+One process, or several under DDP, write files that anybody can read (`checkpoint.py`, `state.py`). Where the model or
+its optimiser is spread over ranks (FSDP2, DeepSpeed), accelerate's own sharded format takes their place below
+`sharded/`; it is read back by as many ranks as wrote it.
 """
 
 from __future__ import annotations

@@ -115,8 +115,8 @@ def open_run(config: RecipeConfig, *, resume: bool) -> RunDirectory:
     foreign = sorted(present - _BEFORE_TRAINING)
     if foreign and not resume:
         raise ConfigError(
-            f"train.output_dir {str(run.root)!r} is not empty (it holds {', '.join(foreign[:4])}); continue that run with "
-            "--resume, name another directory, or delete it"
+            f"train.output_dir {str(run.root)!r} is not empty (it holds {', '.join(foreign[:4])}); continue that run "
+            "with --resume, name another directory, or delete it"
         )
     try:
         run.root.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 A step reads `per_device_rows * accumulation * world_size` rows of the epoch's permutation. They are sorted by length,
 cut into micro-batches and dealt to ranks in turn, so that what runs at the same time has about the same size. The cut
 changes speed and memory only: losses are normalised over the whole step (see `step.py`), hence 1 x 8 = 8 x 1 and one
-rank = two ranks. Nothing here remembers anything, so a resumed run asks for its next step and decodes no media before it.
+rank = two ranks. Nothing here remembers anything: a resumed run asks for its next step and decodes no media before it.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def _copy_all(saved: dict[str, Tensor], targets: dict[str, Tensor], required: se
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
-    """Write the optimiser's tensors as `<parameter>|<entry>`; numbers and group settings go into the file's metadata."""
+    """Write the optimiser's tensors as `<parameter>|<entry>`; numbers and group settings go into the metadata."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
@@ -107,9 +107,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Pat
     Raises:
         CheckpointError: the groups hold other parameters than those of `optimizer`.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        values = {key: file.get_tensor(key) for key in file.keys()} | json.loads(metadata["numbers"])
+    metadata, values = _read(path)
+    values |= json.loads(metadata["numbers"])
     groups = json.loads(metadata["groups"])
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     order = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
@@ -139,12 +138,17 @@ def save_random_states(path: Path) -> None:
 
 def load_random_states(path: Path) -> None:
     """Restore what `save_random_states` wrote."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    metadata, tensors = _read(path)
     version, numbers, gauss = json.loads(metadata["python"])
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(("MT19937", tensors["numpy"].numpy().astype(np.uint32), *json.loads(metadata["numpy"])))
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return metadata and tensors of a file."""
+    with safe_open(path, framework="pt") as file:
+        names = file.keys()
+        return file.metadata(), {name: file.get_tensor(name) for name in names}

@@ -1,7 +1,7 @@
 """One optimiser step: count first, divide once, look before the leap.
 
-The loss of a step is  sum over terms of weight * sum(values) / sum(counts)  with both sums over all micro-batches of all
-ranks. The counts depend on the rows alone, so they are added up before the first forward; each micro-batch then
+The loss of a step is  sum over terms of weight * sum(values) / sum(counts)  with both sums over all micro-batches of
+all ranks. The counts depend on the rows alone, so they are added up before the first forward; each micro-batch then
 contributes its final share of the gradient. Cutting a step into other micro-batches, or dealing it to other ranks,
 changes rounding only. A loss or gradient that is not finite stops the run before it can reach the weights.
 """
@@ -180,7 +180,7 @@ def _require_finite(
     suspects = bad or [one.batch.ids for one in loaded if not one.is_filler]
     ids = gather_object([name for names in suspects for name in names])
     raise TrainingError(
-        f"step {step}: loss {loss}, gradient norm {grad_norm}; a number is not finite, so the step was not taken and the "
-        f"weights are those of step {step - 1}. Rows: {', '.join(ids[:16])}. Look at them with `mmalign data "
+        f"step {step}: loss {loss}, gradient norm {grad_norm}; a number is not finite, so the step was not taken and "
+        f"the weights are those of step {step - 1}. Rows: {', '.join(ids[:16])}. Look at them with `mmalign data "
         "show`, lower train.learning_rate, or use train.bf16: false; --resume goes on from the last checkpoint"
     )

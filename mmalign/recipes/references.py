@@ -1,0 +1,100 @@
+"""What a policy is compared with, as the recipe says: nothing, another model, the start of the run, or a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from accelerate import Accelerator
+
+from mmalign.config.schema import RecipeConfig
+from mmalign.engine import fingerprint
+from mmalign.engine.load import load_model
+from mmalign.engine.policy import Policy
+from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precomputed, Reference
+from mmalign.engine.reference_table import ReferenceTable
+from mmalign.errors import ConfigError
+from mmalign.objectives.compose import Objective
+from mmalign.train.loader import LoadedBatch, load_ahead
+from mmalign.train.loop import Course, Split
+from mmalign.train.progress import Counting
+from mmalign.train.runtime import is_sharded
+
+
+def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
+    """Return what the policy is compared with: nothing, another model, or the start of the run.
+
+    Call it before the policy moves and before it is wrapped.
+
+    Raises:
+        ConfigError: a second whole model would be needed where none fits on one rank.
+    """
+    if not objective.needs_reference:
+        return NoReference()
+    if is_sharded(accelerator) and config.model.lora is None and not config.model.precompute_reference:
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} spreads the policy over ranks, but a frozen reference stands whole "
+            "on each; set model.precompute_reference: true, or train with model.lora"
+        )
+    if config.model.reference is not None:
+        model = load_model(
+            config.model.reference,
+            dtype=config.weights_dtype(),
+            attn_implementation=config.model.attn_implementation,
+            quantize=config.model.quantize,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+        return FrozenCopy.of_model(model, policy)
+    if config.model.lora is not None:
+        return AdapterOff(policy)
+    # A table is filled before the first step, while the policy itself still is the start.
+    return FrozenCopy(policy) if config.model.precompute_reference else FrozenCopy.of_start(policy)
+
+
+def with_precomputed_reference(course: Course, config: RecipeConfig) -> Course:
+    """Return the course with tables in place of the reference model, filled where rows are missing.
+
+    Call it before the policy moves; a killed run goes on with the rows that are missing.
+
+    Raises:
+        CheckpointError: a table there was made with another model, other rows or another processor.
+    """
+    reference = course.train.learner.reference
+    if not config.model.precompute_reference or isinstance(reference, NoReference):
+        return course
+    model = fingerprint.of_weights(reference.models[0])
+    train = _with_table(course.train, course, model, "train")
+    held_out = None if course.held_out is None else _with_table(course.held_out, course, model, "eval")
+    return replace(course, train=train, held_out=held_out)
+
+
+def _with_table(split: Split, course: Course, model: str, name: str) -> Split:
+    accelerator, rows = split.learner.accelerator, split.reader.rows
+    table = ReferenceTable.open(
+        course.run.data / f"reference-{name}",
+        rows=list(rows.table_rows()),
+        made_with={"model": model, "rows": rows.fingerprint, "processor": rows.facts["fingerprint"]},
+    )
+    accelerator.wait_for_everyone()
+    missing = table.missing()
+    if missing:
+        sampler = replace(split.sampler, lengths=[split.sampler.lengths[row] for row in missing], shuffle=False)
+        plan = (
+            tuple(missing[row] for row in rows)
+            for step in range(sampler.steps_per_epoch)
+            for rows in sampler.micro_batches(step, accelerator.process_index)
+        )
+        with Counting(f"reference log-probs of {name} rows, batches") as counting, accelerator.autocast():
+            for loaded in counting.each(load_ahead(split.reader, plan, course.data.num_workers)):
+                _write_reference(table, split.learner.reference, loaded, accelerator)
+        accelerator.wait_for_everyone()
+    reader = replace(split.reader, left_out=frozenset(table.missing()))
+    return Split(reader, split.sampler, replace(split.learner, reference=Precomputed(table)))
+
+
+def _write_reference(
+    table: ReferenceTable, reference: Reference, loaded: LoadedBatch, accelerator: Accelerator
+) -> None:
+    batch = loaded.batch.to(accelerator.device)
+    logps = reference(batch)
+    if not loaded.is_filler:
+        table.write(batch.ids, logps, batch.response_lengths)
