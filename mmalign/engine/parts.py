@@ -49,6 +49,23 @@ def freeze_parts(base: nn.Module, family: Family, parts: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
+def freeze_unread(base: nn.Module) -> None:
+    """Stop the weights behind the last vision layer that the model reads (LLaVA reads the last but one).
+
+    They never get a gradient, and DDP would wait for it.
+    """
+    read = getattr(base.config, "vision_feature_layer", None)
+    tower = getattr(base.base_model, "vision_tower", None)
+    layers = getattr(getattr(tower, "encoder", None), "layers", None)
+    if read is None or layers is None:
+        return
+    counts = [
+        index if index >= 0 else len(layers) + 1 + index for index in (read if isinstance(read, list) else [read])
+    ]
+    for module in (*layers[max(counts) :], tower.post_layernorm):
+        module.requires_grad_(False)
+
+
 def add_lora(
     base: nn.Module,
     family: Family,

@@ -233,6 +233,20 @@ def test_loading_a_policy_puts_adapters_and_freezes_parts(tiny_model):
     assert all("multi_modal_projector" in n for n, p in policy.base.named_parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("name", models.FAMILIES)
+@pytest.mark.parametrize(
+    "lora", [None, LoraConfig(rank=2, parts=("language", "vision", "projector"))], ids=["full", "lora"]
+)
+def test_every_weight_that_moves_gets_a_gradient(tiny_model, name, lora):
+    """What DDP asks: it waits for the gradient of every weight that moves."""
+    if lora is not None and name in models.TEXT_FAMILIES:
+        lora = LoraConfig(rank=2)
+    policy = load_policy(tiny_model(name), lora=lora)
+    batch = collate(rows_of(tiny_model(name), policy.base.config), policy.family, pad_id=2)
+    policy(batch).sum().backward()
+    assert [n for n, p in policy.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 def test_a_loss_reaches_adapters_through_a_frozen_model(tiny_model):
     policy = load_policy(tiny_model("smolvlm"), lora=LoraConfig(rank=2), gradient_checkpointing=True)
     batch = collate(rows_of(tiny_model("smolvlm"), policy.base.config), policy.family, pad_id=2)
