@@ -49,6 +49,9 @@ PICTURES: tuple[Picture, ...] = (
     Picture(title="Gradient norm", metrics={"grad_norm": "before clipping"}, log=True),
     Picture(title="Learning rate", metrics={"learning_rate": "of the step"}),
     Picture(title="Length", metrics={"lengths/chosen": "chosen", "lengths/rejected": "rejected"}, unit="tokens"),
+    Picture(
+        title="Chosen is longer", metrics={"lengths/chosen_longer": "training"}, unit="share of pairs", ends=(0.0, 1.0)
+    ),
     Picture(title="Time", metrics={"step_time_s": "step", "data_time_s": "of it, waiting for data"}, unit="seconds"),
 )
 
@@ -83,17 +86,28 @@ def _further(lines: Sequence[Mapping[str, Any]]) -> list[Picture]:
 
 
 def _card(picture: Picture, curves: Curves) -> ChartCard | None:
-    series: list[Series] = []
-    for tone, (metric, label) in zip(TONES * len(picture.metrics), picture.metrics.items(), strict=False):
-        if (curve := curves.get(metric, fewest=1)) is not None:
-            series.append(Series(label, curve, tone))
-        if (curve := curves.get(HELD_OUT + metric, fewest=1)) is not None:
-            alone = len(picture.metrics) == 1
-            series.append(
-                Series("held out" if alone else f"{label}, held out", curve, "b" if alone else tone, dots=True)
-            )
-    if not series:
+    tones = zip(TONES * len(picture.metrics), picture.metrics.items(), strict=False)
+    series = [Series(label, curve, tone) for tone, (metric, label) in tones if (curve := curves.get(metric, fewest=1))]
+    held_out = _held_out(picture, curves)
+    if not series and not held_out:
         return None
-    svg = line_chart(series, label=f"{picture.title} over steps", log=picture.log, unit=picture.ends)
-    keys = legend(series) if len(series) > 1 else Markup("")
-    return ChartCard(title=picture.title, unit=picture.unit, legend=keys, svg=svg)
+    # Rings among several lines have the colour of their line; a key for each would only crowd the picture.
+    keys = [*series, *held_out] if len(picture.metrics) == 1 else series
+    return ChartCard(
+        title=picture.title,
+        unit=picture.unit,
+        legend=legend(keys) if len(keys) > 1 else Markup(""),
+        svg=line_chart([*series, *held_out], label=f"{picture.title} over steps", log=picture.log, unit=picture.ends),
+    )
+
+
+def _held_out(picture: Picture, curves: Curves) -> list[Series]:
+    if len(picture.metrics) == 1:
+        (metric,) = picture.metrics
+        found = [("held out", "b", curves.get(HELD_OUT + metric, fewest=1))]
+    else:
+        tones = zip(TONES * len(picture.metrics), picture.metrics.items(), strict=False)
+        found = [
+            (f"{label}, held out", tone, curves.get(HELD_OUT + metric, fewest=1)) for tone, (metric, label) in tones
+        ]
+    return [Series(label, curve, tone, dots=True) for label, tone, curve in found if curve is not None]

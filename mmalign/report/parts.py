@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
+
+from mmalign.report.svg import figure
 
 LONGEST_SIDE_PX = 360
 """Pictures inside a page are made this small."""
@@ -111,11 +114,18 @@ def _open(image: Path | bytes) -> Image.Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One large figure: what it is, its value, and a few words beside it."""
+    """One large figure: what it is, its value, a few words beside it, and what it means."""
 
     title: str
-    value: str
+    value: str | Markup
     beside: str = ""
+    meaning: str = ""
+
+
+def from_to(first: float | str, last: float | str) -> Markup:
+    """Return two figures with an arrow between them, the last one large."""
+    shown = (value if isinstance(value, str) else figure(value) for value in (first, last))
+    return Markup("<small>{} \N{RIGHTWARDS ARROW}</small> {}").format(*shown)
 
 
 def spread(items: Sequence, most: int) -> list:

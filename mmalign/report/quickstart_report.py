@@ -14,7 +14,7 @@ from mmalign.errors import DataError
 from mmalign.evaluate.bootstrap import Interval
 from mmalign.report.charts import ChartCard, chart_cards
 from mmalign.report.page import render, write
-from mmalign.report.parts import Example, Tile
+from mmalign.report.parts import Example, Tile, from_to
 from mmalign.report.svg import interval_bar
 from mmalign.train.metrics import read_metrics
 
@@ -141,8 +141,12 @@ def _row(arm: Arm, metrics: tuple[Metric, ...]) -> _Row:
 def _tile(metric: Metric, story: QuickstartStory) -> Tile:
     before, after = (story.arm(role).values[metric.name].mean for role in ("before", "after"))
     difference = story.differences[metric.name]
-    value = Markup("<small>{} \N{RIGHTWARDS ARROW}</small> {}").format(percent(before), percent(after))
-    return Tile(title=metric.title, value=value, beside=f"{points(difference.mean)} points, {_reach(difference)}")
+    return Tile(
+        title=metric.title,
+        value=from_to(percent(before), percent(after)),
+        beside=f"{points(difference.mean)} points, {_reach(difference)}",
+        meaning=f"{metric.meaning}; {'lower' if metric.lower_is_better else 'higher'} is better",
+    )
 
 
 def _difference(interval: Interval) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -16,7 +17,7 @@ from mmalign.errors import ConfigError, DataError
 from mmalign.objectives.compose import build
 from mmalign.report.charts import chart_cards
 from mmalign.report.page import render, write
-from mmalign.report.parts import Example, Tile
+from mmalign.report.parts import Example, Tile, from_to
 from mmalign.report.svg import figure
 from mmalign.sources.quarantine import Refusal, recorded
 from mmalign.train.curves import Curves
@@ -66,27 +67,24 @@ def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
 
 
 def tiles(lines: Sequence[Mapping[str, Any]]) -> list[Tile]:
-    """Return the large figures of a run: first quarter against last where that says something."""
+    """Return the large figures of a run: from its first quarter to its last where that says something."""
+    if not lines:
+        return []
     curves = Curves(lines)
-    found = []
-    if lines:
-        epoch = lines[-1].get("epoch")
-        beside = f"{figure(epoch)} epochs" if isinstance(epoch, (int, float)) else ""
-        found.append(Tile(title="Steps", value=figure(lines[-1]["step"]), beside=beside))
+    epoch = lines[-1].get("epoch")
+    beside = f"{figure(epoch)} epochs" if isinstance(epoch, (int, float)) else ""
+    found = [Tile(title="Steps", value=figure(lines[-1]["step"]), beside=beside)]
     for title, metric in (("Loss", "loss"), ("Reward margin", "rewards/margins"), ("Accuracy", "rewards/accuracies")):
         if (curve := curves.get(metric, fewest=2)) is not None:
-            found.append(
-                Tile(title=title, value=figure(curve.end), beside=f"last quarter; first {figure(curve.start)}")
-            )
-    if (held_out := curves.get("eval_rewards/accuracies", fewest=1) or curves.get("eval_loss", fewest=1)) is not None:
-        name = "Held-out accuracy" if curves.has("eval_rewards/accuracies") else "Held-out loss"
-        beside = f"at step {held_out.steps[-1]}; first {figure(held_out.values[0])}"
-        found.append(Tile(title=name, value=figure(held_out.values[-1]), beside=beside))
-    if (seconds := curves.get("step_time_s", fewest=1)) is not None:
-        beside = f"{_duration(sum(seconds.values))} in all"
-        found.append(
-            Tile(title="Per step", value=_duration(sorted(seconds.values)[len(seconds.values) // 2]), beside=beside)
-        )
+            found.append(Tile(title=title, value=from_to(curve.start, curve.end), beside="first to last quarter"))
+    for title, metric in (("Held-out accuracy", "eval_rewards/accuracies"), ("Held-out loss", "eval_loss")):
+        if (curve := curves.get(metric, fewest=1)) is not None:
+            beside = f"step {curve.steps[0]} to {curve.steps[-1]}"
+            found.append(Tile(title=title, value=from_to(curve.values[0], curve.values[-1]), beside=beside))
+            break
+    if (curve := curves.get("step_time_s", fewest=1)) is not None:
+        beside = f"{_duration(sum(curve.values))} in all"
+        found.append(Tile(title="Per step", value=_duration(median(curve.values)), beside=beside))
     return found
 
 

@@ -1,7 +1,7 @@
 """Charts as inline SVG: lines over steps, and a value with its interval. Colours come from the page's style sheet.
 
 All text is escaped here, so what these functions return may stand in a page as it is. Sizes are user units of the view
-box; the page scales the picture, so 13 units are about 13 px in a card.
+box; the page scales the picture, so one unit is about 1 px in a card.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from markupsafe import Markup, escape
 
 from mmalign.train.curves import Curve
 
-WIDTH, HEIGHT = 440, 208
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 10, 26
+WIDTH, HEIGHT = 360, 186
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 8, 24
 MOST_POINTS = 240
 """Points drawn of one curve; longer ones are averaged in equal groups of steps."""
 
 SMOOTH_FROM = 40
-"""Curves with at least this many points get a smooth line over a faint exact one."""
+"""Noisy curves with at least this many points get a smooth line over a faint exact one."""
 
 _HOVER_POINTS = 60
 
@@ -96,7 +96,13 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
+def is_noisy(values: Sequence[float]) -> bool:
+    """Say whether a curve goes up and down more than it goes anywhere: a schedule does not, a loss does."""
+    travelled = sum(abs(later - sooner) for sooner, later in zip(values, values[1:], strict=False))
+    return travelled > 3 * (max(values) - min(values)) > 0
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Return round numbers inside [low, high], 1, 2, 2.5 or 5 times a power of ten apart."""
     if not high > low:
         return [low]
@@ -187,7 +193,7 @@ def _grid(plot: _Plot) -> Markup:
 
 def _line(plot: _Plot, series: Series) -> Markup:
     steps, values = series.curve.steps, series.curve.values
-    smooth = not series.dots and len(values) >= SMOOTH_FROM
+    smooth = not series.dots and len(values) >= SMOOTH_FROM and is_noisy(values)
     exact = _path(plot, steps, values)
     kind = "exact" if smooth else "line"
     parts = [Markup('<path class="{}" d="{}"/>').format(kind, exact)]
