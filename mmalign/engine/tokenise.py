@@ -214,15 +214,15 @@ class Tokeniser:
     def _encode_prompt(self, draft: _Draft, max_pixels: int | None) -> tuple[Mapping[str, Tensor], str | None]:
         """Return what the processor makes of prompt and media, with a leading dimension of 1, and the media's key."""
         text = {"text": [draft.rendered.prompt], "add_special_tokens": False, "return_tensors": "pt"}
-        if not draft.preference.media:
-            return self.processor(**text), None
-        loaded = self._media.load(draft.preference, max_pixels)
+        pictures, key, how = [], None, {}
+        if draft.preference.media:
+            pictures, key = self._media.load(draft.preference, max_pixels)
+            how = {"images": [pictures], **self._media.arguments(max_pixels)}
         try:
-            made = self.processor(images=[loaded.pictures], **text, **self._media.arguments(max_pixels))
+            return self.processor(**text, **how), key
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
-            sizes = [picture.size for picture in loaded.pictures]
+            sizes = [picture.size for picture in pictures]
             raise RowError("processor refuses the row", field="images", value=sizes, hint=str(error)) from error
-        return made, loaded.key
 
     def _response_weights(self, draft: _Draft) -> tuple[Tensor, ...] | None:
         responses = draft.preference.responses

@@ -18,9 +18,8 @@ from mmalign.formats.preference import Preference
 
 Draft = TypeVar("Draft")
 
-_RUNG, _NUM_RUNGS = 2**-0.25, 16
-_SMALLEST_SHARE = _RUNG**_NUM_RUNGS
-"""Media shrink to a sixteenth of their area (a quarter of each side) before a turn is dropped."""
+_SHARES = tuple(2 ** (-step / 4) for step in range(1, 17))
+"""Shares of their area that media are tried at before a turn is dropped: down to a sixteenth, a quarter of each side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +122,9 @@ class Fitter(Generic[Draft]):
         return self.measure(draft, (None, *self._rungs(draft))[-1])
 
     def _rungs(self, draft: Draft) -> list[int]:
-        """Return areas to try, from just below the present one down, each about 16 % smaller."""
-        present = self.largest_pixels(draft)
-        floor = max(self.smallest_pixels, int(present * _SMALLEST_SHARE))
-        areas = (int(present * _RUNG**step) for step in range(1, _NUM_RUNGS + 1))
-        return [area for area in areas if area >= floor]
+        """Return areas to try, from just below the present one down."""
+        areas = (int(self.largest_pixels(draft) * share) for share in _SHARES)
+        return [area for area in areas if area >= self.smallest_pixels]
 
     def _refusal(self, draft: Draft) -> RowError:
         return RowError(

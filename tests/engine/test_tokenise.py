@@ -1,0 +1,406 @@
+"""Tokens of a row: equal to TRL's, counted without pixels, the same in every process."""
+
+import dataclasses
+import functools
+import json
+import logging
+import multiprocessing
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+import transformers
+from pictures import encoded, halves, noise
+from PIL import Image
+
+from mmalign.engine.families import family_of
+from mmalign.engine.tokenise import Tokeniser, load_processor
+from mmalign.errors import ModelError, RowError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference, Response, Span
+from mmalign.miniature import models
+from mmalign.modalities.image import ImageLimits
+
+WITH_TEMPLATE = tuple(name for name in models.VISION_FAMILIES if name != "paligemma")
+WORDS = "Zwölf Boxkämpfer 👩‍👩‍👧 jagen 猫。"
+
+
+def png(width: int, height: int, seed: int = 0) -> MediaRef:
+    return MediaRef(kind="image", content=encoded(noise(width, height, seed)))
+
+
+def row(*turns: Message, media=(), responses=("A cat.", "A dog, perhaps."), **facts) -> Preference:
+    made = tuple(r if isinstance(r, Response) else Response.of(r) for r in responses)
+    return Preference(id="row 1", prompt=turns, media=tuple(media), responses=made, **facts)
+
+
+ONE_IMAGE = row(Message.of("user", 0, "What is this?"), media=[png(64, 48)])
+TWO_IMAGES = row(Message.of("user", 0, "and", 1, "differ how?"), media=[png(64, 48), png(30, 90, 1)])
+MANY_TURNS = row(
+    Message.of("system", "Be brief."),
+    Message.of("user", "Look at", 1, "."),
+    Message.of("assistant", "I see " + WORDS),
+    Message.of("user", 0, 2, "Now these."),
+    media=[png(70, 50), png(40, 40, 1), png(112, 57, 2)],
+    responses=(WORDS, "no"),
+)
+NO_IMAGE = row(Message.of("user", "Who are you?"))
+GOES_ON = row(Message.of("user", 0, "Count."), Message.of("assistant", "One, two"), media=[png(56, 56)])
+ROWS = {"one": ONE_IMAGE, "two": TWO_IMAGES, "turns": MANY_TURNS, "none": NO_IMAGE, "goes on": GOES_ON}
+
+
+@pytest.fixture(scope="session")
+def tokeniser(tiny_model):
+    @functools.cache
+    def make(name: str, **how) -> Tokeniser:
+        directory = tiny_model(name)
+        family = family_of(transformers.AutoConfig.from_pretrained(directory))
+        return Tokeniser(load_processor(directory), family, how.pop("limits", ImageLimits()), **how)
+
+    return make
+
+
+def decoded_media(preference: Preference) -> list[Image.Image]:
+    import io
+
+    order = [index for message in preference.prompt for index in message.media_indices]
+    return [Image.open(io.BytesIO(preference.media[index].content)) for index in order]
+
+
+def trl_messages(messages) -> list[dict]:
+    parts = lambda message: [  # noqa: E731
+        {"type": "text", "text": part.text} if hasattr(part, "text") else {"type": "image"} for part in message.parts
+    ]
+    return [{"role": message.role, "content": parts(message)} for message in messages]
+
+
+@pytest.mark.parametrize("which", ROWS)
+@pytest.mark.parametrize("name", WITH_TEMPLATE)
+def test_ids_and_pixels_equal_those_of_trl(tokeniser, name, which):
+    trl = pytest.importorskip("trl.trainer.dpo_trainer")
+    made, preference = tokeniser(name), ROWS[which]
+    tree = made(preference)
+    example = {
+        "images": decoded_media(preference),
+        "prompt": trl_messages(preference.prompt),
+        "chosen": trl_messages(preference.chosen.messages),
+        "rejected": trl_messages(preference.rejected.messages),
+    }
+    theirs = trl.DataCollatorForVisionPreference(made.processor)([example])
+    for k, response in enumerate(tree.response_ids):
+        real = theirs["attention_mask"][k].bool()
+        assert theirs["input_ids"][k][real].tolist() == torch.cat([tree.prompt_ids, response]).tolist()
+        assert theirs["completion_mask"][k][real].tolist() == [0] * len(tree.prompt_ids) + [1] * len(response)
+    assert set(tree.media) == set(theirs) & set(made.family.media_inputs)
+    for key, ours in tree.media.items():
+        assert torch.equal(torch.cat([ours, ours]), theirs[key].reshape(2 * ours.shape[0], *ours.shape[1:]))
+
+
+@pytest.mark.parametrize("name", models.TEXT_FAMILIES)
+def test_text_models_render_as_trl_does(tokeniser, name):
+    trl = pytest.importorskip("trl.data_utils")
+    made = tokeniser(name)
+    turns = [Message.of("user", "Hello"), Message.of("assistant", WORDS), Message.of("user", "Who?")]
+    preference = row(*turns)
+    as_text = lambda messages: [{"role": message.role, "content": message.text} for message in messages]  # noqa: E731
+    sides = {"chosen": preference.chosen.messages, "rejected": preference.rejected.messages}
+    example = {"prompt": as_text(turns)} | {side: as_text(messages) for side, messages in sides.items()}
+    if made.tokenizer.chat_template is None:
+        pytest.skip("a base model")
+    theirs = trl.apply_chat_template(example, made.tokenizer)
+    tree = made(preference)
+    ids = lambda text: made.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    assert tree.prompt_ids.tolist() == ids(theirs["prompt"])
+    assert [r.tolist() for r in tree.response_ids] == [ids(theirs["chosen"]), ids(theirs["rejected"])]
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_lengths_are_those_of_the_tokens(tokeniser, name):
+    made = tokeniser(name)
+    for which, preference in ROWS.items():
+        if (preference.media and name in models.TEXT_FAMILIES) or (
+            name == "paligemma" and which in ("turns", "goes on", "none")
+        ):
+            continue
+        tree, lengths = made(preference), made.lengths(preference)
+        assert lengths.prompt_tokens == len(tree.prompt_ids), which
+        assert lengths.response_tokens == tuple(len(ids) for ids in tree.response_ids)
+        assert lengths.tree_tokens == len(tree.prompt_ids) + sum(len(ids) for ids in tree.response_ids)
+        assert (lengths.media_tokens > 0) == bool(preference.media)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next", "idefics3"])
+def test_lengths_decode_no_pixels(tokeniser, name, monkeypatch):
+    made = tokeniser(name)
+    expected = made.lengths(MANY_TURNS)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("pixels were decoded"))
+    assert made.lengths(MANY_TURNS) == expected
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "llava_onevision", "internvl", "mistral3"])
+def test_pixel_bounds_hold_and_lengths_follow_them(tokeniser, name):
+    free, bounded = tokeniser(name), tokeniser(name, max_pixels=40_000)
+    large = row(Message.of("user", 0, "?"), media=[png(500, 300)])
+    for made in (free, bounded, tokeniser(name, limits=ImageLimits(max_pixels=40_000))):
+        assert made.lengths(large).prompt_tokens == len(made(large).prompt_ids)
+    assert bounded.lengths(large).media_tokens <= free.lengths(large).media_tokens
+    if name == "qwen2_vl":
+        grid = bounded(large).media["image_grid_thw"][0].tolist()
+        # 500 x 300 in 40,000 pixels: factor sqrt(150,000 / 40,000) = 1.936, in whole squares of 28: 252 x 140.
+        assert grid == [1, 140 // 14, 252 // 14]
+
+
+def test_small_pictures_are_scaled_up_to_min_pixels(tokeniser):
+    small = row(Message.of("user", 0, "?"), media=[png(28, 28)])
+    made = tokeniser("qwen2_vl", limits=ImageLimits(min_pixels=4 * 28 * 28))
+    assert made.lengths(small).media_tokens == 4
+    assert made(small).media["image_grid_thw"].tolist() == [[1, 4, 4]]
+
+
+def test_a_tree_by_hand(tokeniser):
+    made = tokeniser("qwen2_vl")
+    preference = row(
+        Message.of("system", "S"),
+        Message.of("user", "a", 0, "b"),
+        media=[png(56, 28)],
+        responses=("x", "y", "z"),
+        ties=((1, 2),),
+        margin=0.5,
+        weight=2.0,
+        tags={"source": "hand"},
+    )
+    tree = made(preference)
+    text = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|vision_start|>{}<|vision_end|>b<|im_end|>\n"
+    text = text.format(2 * "<|image_pad|>") + "<|im_start|>assistant\n"
+    assert made.tokenizer.decode(tree.prompt_ids) == text
+    assert [made.tokenizer.decode(ids) for ids in tree.response_ids] == [f"{c}<|im_end|>\n" for c in "xyz"]
+    assert tree.media["image_grid_thw"].tolist() == [[1, 2, 4]]
+    assert tree.mm_token_type_ids.sum() == 2 and len(tree.mm_token_type_ids) == len(tree.prompt_ids)
+    assert (tree.levels, tree.margin, tree.weight, tree.tags) == ((0, 1, 1), 0.5, 2.0, {"source": "hand"})
+    assert tree.prompt_ids.dtype == tree.response_ids[0].dtype == torch.int64
+
+
+def test_media_follow_the_prompt_not_the_list(tokeniser):
+    made = tokeniser("qwen2_vl")
+    wide, tall = png(56, 28), png(28, 84)
+    forward = made(row(Message.of("user", 0, 1), media=[wide, tall]))
+    swapped = made(row(Message.of("user", 1, 0), media=[tall, wide]))
+    assert (
+        forward.media["image_grid_thw"].tolist() == swapped.media["image_grid_thw"].tolist() == [[1, 2, 4], [1, 6, 2]]
+    )
+    assert forward.media_key == swapped.media_key
+
+
+def test_gemma_token_types_keep_their_name(tokeniser):
+    tree = tokeniser("gemma3")(ONE_IMAGE)
+    assert tree.mm_token_type_ids is None
+    assert tree.prompt_extra["token_type_ids"].shape == tree.prompt_ids.shape
+
+
+def test_media_keys_tell_pictures_and_settings_apart(tokeniser):
+    made = tokeniser("qwen2_vl")
+    key = made(ONE_IMAGE).media_key
+    other_words = dataclasses.replace(ONE_IMAGE, prompt=(Message.of("user", 0, "Else?"),))
+    other_picture = dataclasses.replace(ONE_IMAGE, media=(png(64, 48, seed=9),))
+    assert made(other_words).media_key == key
+    assert made(NO_IMAGE).media_key is None
+    keys = {key, made(other_picture).media_key, made(TWO_IMAGES).media_key}
+    keys |= {tokeniser("qwen2_vl", max_pixels=2000)(ONE_IMAGE).media_key, tokeniser("llava")(ONE_IMAGE).media_key}
+    assert len(keys) == 5
+
+
+def test_spans_become_token_weights(tokeniser):
+    spans = (Span(start=2, end=5, weight=3.0), Span(start=9, end=10, weight=0.5))
+    preference = row(Message.of("user", "?"), responses=(Response.of("a dög is 猫!", spans=spans), "no"))
+    made = tokeniser("qwen2_5_vl")
+    tree = made(preference)
+    # One token per byte: "ö" has two, "猫" has three.
+    expected = [1, 1] + [3] * 4 + [1] * 4 + [0.5] * 3 + [1]
+    assert tree.response_weights[0].tolist() == expected + [1.0] * (len(tree.response_ids[0]) - len(expected))
+    assert tree.response_weights[1].tolist() == [1.0] * len(tree.response_ids[1])
+    assert made(NO_IMAGE).response_weights is None
+
+
+def test_span_weights_follow_templates_that_strip_blanks(tokeniser):
+    spans = (Span(start=0, end=3, weight=2.0),)
+    tree = tokeniser("gemma3")(row(Message.of("user", "?"), responses=(Response.of(" ab ", spans=spans),)))
+    text = tokeniser("gemma3").tokenizer.decode(tree.response_ids[0])
+    assert text.startswith("ab") or text.startswith(" ab")
+    assert [w for w, c in zip(tree.response_weights[0].tolist(), text, strict=False) if c in "ab"] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("preference", "message"),
+    [
+        (row(Message.of("user", "see <|image_pad|>")), r"prompt: text holds a media token of the model .*image_pad"),
+        (row(Message.of("user", "?"), responses=("<|video_pad|>",)), r"responses\[0\]: text holds a media token"),
+        (row(Message.of("user", "\ud83d")), "prompt: text is not valid Unicode"),
+        (row(Message.of("user", "?"), responses=("ok", "\udc00")), r"responses\[1\]: text is not valid Unicode"),
+        (row(Message.of("user", "?"), Message.of("system", "!")), "prompt ends with a system turn"),
+        (row(Message.of("user", 0), media=[MediaRef(kind="image", uri="no.png")]), r"images\[0\]: image is missing"),
+        (row(Message.of("user", 0), media=[MediaRef(kind="video", uri="a.mp4")]), "no modality reads this kind"),
+        (
+            row(Message.of("user", 0), media=[png(9, 9)], responses=(Response.of("x", media=(png(8, 8),)),)),
+            "responses with media of their own cannot share one prompt",
+        ),
+        (
+            row(Message.of("user", "?"), responses=(Response(messages=(Message.of("assistant", 0),)),)),
+            r"responses\[0\]: images can stand in the prompt only",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_tokenised_are_refused(tokeniser, preference, message):
+    for verb in (tokeniser("qwen2_vl"), tokeniser("qwen2_vl").lengths):
+        with pytest.raises(RowError, match=message):
+            verb(preference)
+
+
+def test_a_broken_picture_is_found_at_the_latest_when_it_is_decoded(tokeniser):
+    cut = encoded(noise(64, 64), "JPEG")
+    broken = row(Message.of("user", 0), media=[MediaRef(kind="image", content=cut[:600] + cut[-2:])])
+    with pytest.raises(RowError, match=r"images\[0\]: image is truncated or broken"):
+        tokeniser("llava")(broken)
+
+
+def test_a_text_model_refuses_images_in_words(tokeniser):
+    with pytest.raises(
+        RowError, match=r"model reads text only, but the row has images \(got 1\); use a vision-language"
+    ):
+        tokeniser("llama").lengths(ONE_IMAGE)
+
+
+def test_what_a_processor_raises_is_a_refusal(tokeniser):
+    with pytest.raises(RowError, match="processor refuses the row .*`images` are expected"):
+        tokeniser("paligemma")(NO_IMAGE)
+
+
+def test_a_template_that_raises_is_a_refusal(tokeniser):
+    made = with_template(tokeniser("qwen2_vl"), "{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(RowError, match=r"chat template refuses the conversation .*roles must alternate"):
+        made.lengths(NO_IMAGE)
+
+
+def test_a_template_that_drops_images_is_a_refusal(tokeniser):
+    made = with_template(tokeniser("qwen2_vl"), "{% for m in messages %}{{ m.role }} {% endfor %}")
+    with pytest.raises(RowError, match=r"chat template puts 0 image\(s\) into the part that all responses share"):
+        made.lengths(ONE_IMAGE)
+
+
+def test_what_renderings_share_is_the_prompt_even_if_the_generation_prompt_says_more(tokeniser):
+    thinking = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content[0].text }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]<think>{% endif %}"
+    )
+    tree = (made := with_template(tokeniser("qwen2_vl"), thinking))(NO_IMAGE)
+    assert made.tokenizer.decode(tree.prompt_ids) == "[user]Who are you?[assistant]"
+    assert made.tokenizer.decode(tree.response_ids[0]) == "A cat."
+
+
+def with_template(made: Tokeniser, template: str) -> Tokeniser:
+    processor = pickle.loads(pickle.dumps(made.processor))
+    processor.chat_template = template
+    return Tokeniser(processor, made.family, made.limits)
+
+
+def test_a_template_without_end_of_turn_is_said_once_and_not_mended(tokeniser, caplog):
+    open_ended = "{% for m in messages %}{{ m.role }}: {{ m.content[0].text }} {% endfor %}"
+    with caplog.at_level(logging.WARNING, logger="mmalign"):
+        made = with_template(tokeniser("qwen2_vl"), open_ended)
+    assert "puts no end of turn after an answer" in caplog.text
+    assert not made.ends_turn
+    assert made.tokenizer.decode(made(NO_IMAGE).response_ids[0]).rstrip().endswith("A cat.")
+    assert tokeniser("qwen2_vl").ends_turn
+
+
+def test_a_base_model_reads_one_plain_turn(tokeniser):
+    made = pickle.loads(pickle.dumps(tokeniser("llama")))
+    made.tokenizer.chat_template = None
+    made = Tokeniser(made.tokenizer, made.family, made.limits)
+    tree = made(row(Message.of("user", "Once upon"), responses=(" a time", " a cat")))
+    begin = [made.tokenizer.bos_token_id] if made.tokenizer("a")["input_ids"][0] == made.tokenizer.bos_token_id else []
+    assert tree.prompt_ids.tolist() == begin + made.tokenizer("Once upon", add_special_tokens=False)["input_ids"]
+    assert made.tokenizer.decode(tree.response_ids[0]) == " a time" + made.tokenizer.eos_token
+    with pytest.raises(RowError, match="model has no chat template for several turns .*'system', 'user'"):
+        made(row(Message.of("system", "Be."), Message.of("user", "Hm?")))
+
+
+def test_pad_id_is_a_real_id(tokeniser):
+    assert tokeniser("qwen2_vl").pad_id == tokeniser("qwen2_vl").tokenizer.pad_token_id
+
+
+def _tokenise(task) -> str:
+    made, preference = task
+    tree = made(preference)
+    return pickle.dumps(
+        (tree.prompt_ids.tolist(), tree.media_key, tree.media["pixel_values"].double().sum().item())
+    ).hex()
+
+
+@pytest.mark.parametrize("start", ["spawn", "fork"])
+def test_workers_make_the_same_trees(tokeniser, start):
+    made = tokeniser("qwen2_vl", max_length=200)
+    with multiprocessing.get_context(start).Pool(1) as pool:
+        assert pool.map(_tokenise, [(made, MANY_TURNS)]) == [_tokenise((made, MANY_TURNS))]
+
+
+def test_no_file_stays_open(tokeniser, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(noise(64, 64), "JPEG"))
+    made = tokeniser("llava", limits=ImageLimits(root=tmp_path))
+    preference = row(Message.of("user", 0, "?"), media=[MediaRef(kind="image", uri="a.jpg")])
+    made(preference)
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [(made(preference), made.lengths(preference)) for _ in range(10)]
+    assert len(os.listdir("/proc/self/fd")) == before and len(kept) == 10
+
+
+def test_explain_is_ready_for_json(tokeniser):
+    spans = (Span(start=0, end=1, weight=2.0),)
+    made = tokeniser("qwen2_vl", max_length=500)
+    preference = row(Message.of("user", 0, "Hm?"), media=[png(56, 28)], responses=(Response.of("é!", spans=spans), "b"))
+    told = json.loads(json.dumps(made.explain(preference)))
+    media = [entry for entry in told["prompt"] if entry["role"] == "media"]
+    assert [(entry["text"], entry["count"]) for entry in media] == [("<|image_pad|>", 2)]
+    assert "".join(entry["text"] for entry in told["prompt"] if entry["role"] == "prompt").endswith(
+        "<|im_start|>assistant\n"
+    )
+    assert told["media"] == [{"field": "images[0]", "name": told["media"][0]["name"], "width": 56, "height": 28}]
+    assert [token["weight"] for token in told["responses"][0]["tokens"]][:3] == [2.0, 2.0, 1.0]
+    assert [response["level"] for response in told["responses"]] == [0, 1]
+    assert told["lengths"]["media_tokens"] == 2 and told["lengths"]["max_length"] == 500
+    assert told["lengths"]["turns_dropped"] == 0 and told["lengths"]["shrunk_to_pixels"] is None
+    assert told["inputs"]["image_grid_thw"] == [1, 3]
+
+
+def test_real_photographs_through_every_family(tokeniser, shared_data):
+    limits = ImageLimits(root=shared_data / "image")
+    photographs = [MediaRef(kind="image", uri=name) for name in ("waterview.jpg", "mllm_demo_1.jpg")]
+    preference = row(Message.of("user", 0, "Where is", 1, "?"), media=photographs)
+    for name in WITH_TEMPLATE:
+        made = tokeniser(name, limits=limits, max_pixels=50_000)
+        assert made.lengths(preference).prompt_tokens == len(made(preference).prompt_ids), name
+
+
+def test_a_directory_without_processor_is_refused(tiny_model, tmp_path):
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_model("qwen2_vl"), directory)
+    for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
+        (directory / name).unlink(missing_ok=True)
+    with pytest.raises(ModelError, match="model"):
+        load_processor(directory)
+    with pytest.raises(ModelError, match="no processor or tokenizer could be loaded from .*a model directory needs"):
+        load_processor(tmp_path)
+    (tmp_path / "config.json").write_text("{broken")
+    with pytest.raises(ModelError, match="no processor or tokenizer could be loaded"):
+        load_processor(tmp_path)
+
+
+def test_halves_are_seen_upright(tokeniser):
+    """What the processor gets is the picture, not its file: the left half is red in the first tile's pixels."""
+    content = encoded(halves(56, 56), "PNG")
+    tree = tokeniser("llava")(row(Message.of("user", 0), media=[MediaRef(kind="image", content=content)]))
+    red, blue = tree.media["pixel_values"][0, 0], tree.media["pixel_values"][0, 2]
+    assert red[:, 2].mean() > red[:, -3].mean() and blue[:, 2].mean() < blue[:, -3].mean()
