@@ -19,7 +19,7 @@ from mmalign.formats.preference import Preference
 Draft = TypeVar("Draft")
 
 _SHARES = tuple(2 ** (-step / 4) for step in range(1, 17))
-"""Shares of their area that media are tried at before a turn is dropped: down to a sixteenth, a quarter of each side."""
+"""Shares of their area that media are tried at before a turn is dropped: down to a quarter of each side."""
 
 
 @dataclass(frozen=True, kw_only=True)

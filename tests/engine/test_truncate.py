@@ -206,7 +206,7 @@ def test_qwen_media_shrink_inside_the_processor(tokeniser):
     lengths, tree = made.lengths(LONG), made(LONG)
     assert lengths.actions == ("media shrunk",)
     grid = tree.media["image_grid_thw"]
-    # At 150,528 * 2 ** (-1 / 4) pixels the larger one has 14 x 11 squares, 38 fewer; at the next step 13 x 10, 62 fewer.
+    # At 150,528 * 2 ** (-1 / 4) pixels the larger one has 14 x 11 squares, 38 fewer; a step on, 13 x 10, 62 fewer.
     assert int(grid.prod(1).sum()) // 4 == lengths.media_tokens == free.media_tokens - 62
     assert tree.media_key != tokeniser("qwen2_vl")(LONG).media_key
 
