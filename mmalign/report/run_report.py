@@ -44,7 +44,7 @@ def write_run_report(root: str | Path, *, examples: Sequence[Example] = ()) -> P
 
 def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
     """Return the page of a run."""
-    lines = [line for line in read_metrics(run.metrics) if isinstance(line.get("step"), int)]
+    lines = [line for line in read_metrics(run.metrics) if isinstance(line, dict) and isinstance(line.get("step"), int)]
     config = _read(run.config)
     values = _mapping(yaml.safe_load, config)
     refusals = list(recorded(run.quarantine))
