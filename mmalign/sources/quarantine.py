@@ -111,6 +111,7 @@ class Quarantine:
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                _drop_unfinished_line(self.path)
                 self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
             self._file.write(json.dumps(asdict(refusal), ensure_ascii=False) + "\n")
             self._file.flush()  # a killed run must leave what it said
@@ -122,6 +123,14 @@ class Quarantine:
             limit = f"more than the accepted share of {self.max_share:g}"
             way_out = f"See {self.path}; mend the rows, or raise {self.limit_name}"
             raise DataError(f"{self.summary()}; that is {limit}. {way_out}")
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """Take off a last line that a killed run left without its end, so that the next one starts on a line of its own."""
+    if path.is_file():
+        with path.open("r+b") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def recorded(path: str | Path) -> list[Refusal]:

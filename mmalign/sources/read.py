@@ -164,7 +164,7 @@ def _lines(stream: BinaryIO, name: str, on_broken: OnBroken) -> Iterator[tuple[i
             while (rest := stream.readline(LARGEST_LINE_BYTES)) and not rest.endswith(b"\n"):
                 pass
             on_broken(name, number, RowError("line is too long", value=f"more than {LARGEST_LINE_BYTES} bytes"))
-        elif line.strip():
+        elif line := line.strip():
             try:
                 yield number, json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:

@@ -1,4 +1,7 @@
-"""Tables -> rows: Parquet files, folders written by `datasets`' save_to_disk, and data sets on the hub."""
+"""Tables -> rows: Parquet files, folders written by `datasets`' save_to_disk, and data sets on the hub.
+
+A table has every column in every row; a column that is null in a row is left out of it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from mmalign.errors import DataError
-from mmalign.formats.parquet import read_rows as parquet_rows
-
-__all__ = ["datasets_folder_rows", "hub_rows", "is_datasets_folder", "parquet_rows"]
+from mmalign.formats.parquet import read_rows
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 _ROWS_READ_AT_ONCE = 32
@@ -21,6 +22,15 @@ _ROWS_READ_AT_ONCE = 32
 def is_datasets_folder(folder: Path) -> bool:
     """Tell whether `save_to_disk` wrote this folder."""
     return (folder / _STATE).is_file() or (folder / _SPLITS).is_file()
+
+
+def parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file.
+
+    Raises:
+        DataError: it is not Parquet, or is cut short.
+    """
+    return map(_filled, read_rows(file))
 
 
 def datasets_folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
@@ -38,7 +48,7 @@ def datasets_folder_rows(folder: Path) -> Iterator[dict[str, Any]]:
             with pa.memory_map(str(folder / part["filename"])) as source, pa.ipc.open_stream(source) as stream:
                 for batch in stream:
                     for start in range(0, batch.num_rows, _ROWS_READ_AT_ONCE):
-                        yield from batch.slice(start, _ROWS_READ_AT_ONCE).to_pylist()
+                        yield from map(_filled, batch.slice(start, _ROWS_READ_AT_ONCE).to_pylist())
     except DataError:
         raise
     except (OSError, ValueError, KeyError, IndexError, TypeError, pa.ArrowException) as error:
@@ -60,9 +70,13 @@ def hub_rows(name: str) -> Iterator[dict[str, Any]]:
             encoded = _without_decoding(feature)
             if encoded is not None:
                 stream = stream.cast_column(column, encoded)
-        yield from stream
+        yield from map(_filled, stream)
     except Exception as error:  # the library raises whatever the network and the repository's files bring up
         raise DataError(f"{name} cannot be read from the hub: {type(error).__name__}: {error}") from error
+
+
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _without_decoding(feature: Any) -> Any:

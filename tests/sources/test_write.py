@@ -1,0 +1,163 @@
+"""What is written for other tools reads back as the same record; what they cannot say is counted or refused."""
+
+import dataclasses
+import json
+
+import pytest
+from formats.rows import pair, png
+
+from mmalign.errors import DataError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference, Response, Span
+from mmalign.sources.detect import read
+from mmalign.sources.write import TARGETS, write
+
+FIRST, SECOND = MediaRef(kind="image", uri="1.jpg"), MediaRef(kind="image", uri="2.jpg")
+TURNS = Preference(
+    id="turns",
+    prompt=(
+        Message.of("system", "Be brief."),
+        Message.of("user", 0, "\nfirst"),
+        Message.of("assistant", "One. \u4f60\u597d"),
+        Message.of("user", "and ", 1, " this?"),
+    ),
+    media=(FIRST, SECOND),
+    responses=(Response.of("Yes."), Response.of("No.\n")),
+)
+ONE_ANSWER = pair(5, FIRST, responses=(Response.of("Only this."),))
+FILES = [(to, ending) for to, target in TARGETS.items() for ending in target.endings]
+every_file = pytest.mark.parametrize(("to", "ending"), FILES, ids=[f"{to}{ending}" for to, ending in FILES])
+
+
+def _no_refusal(*refused):
+    pytest.fail(f"refused: {refused}")
+
+
+def there_and_back(folder, rows, to, ending):
+    """Write rows, read them again, and return them without the place where they stand; then what was lost, refused."""
+    refused = []
+    written, lost = write(folder / f"rows{ending}", rows, to, lambda row, error: refused.append((row.id, str(error))))
+    back = list(read(folder / f"rows{ending}", on_refused=_no_refusal)) if written else []
+    assert len(back) == written
+    return [dataclasses.replace(row, provenance={}) for row in back], lost, refused
+
+
+@every_file
+def test_what_is_written_reads_back_the_same(tmp_path, to, ending):
+    rows = [pair(0), TURNS, ONE_ANSWER, pair(1, FIRST)]
+    assert there_and_back(tmp_path, rows, to, ending) == (rows, {}, [])
+
+
+@every_file
+def test_bytes_come_back_as_bytes_or_stand_in_a_file_beside_the_rows(tmp_path, to, ending):
+    content = png()
+    (back,), _, _ = there_and_back(tmp_path, [pair(0, MediaRef(kind="image", content=content))], to, ending)
+    if to in ("sharegpt", "swift"):
+        assert back.media[0].uri.startswith("rows_media/") and back.media[0].uri.endswith(".png")
+        assert (tmp_path / back.media[0].uri).read_bytes() == content
+    else:
+        assert back.media[0].content == content
+
+
+def test_the_shape_of_what_other_tools_read(tmp_path):
+    def written(to, ending, row=TURNS):
+        write(tmp_path / f"rows{ending}", [row], to, _no_refusal)
+        text = (tmp_path / f"rows{ending}").read_text()
+        return json.loads(text) if ending == ".json" else json.loads(text.splitlines()[0])
+
+    assert written("sharegpt", ".json") == [
+        {
+            "id": "turns",
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": "<image>\nfirst"},
+                {"from": "gpt", "value": "One. \u4f60\u597d"},
+                {"from": "human", "value": "and <image> this?"},
+            ],
+            "chosen": {"from": "gpt", "value": "Yes."},
+            "rejected": {"from": "gpt", "value": "No.\n"},
+            "images": ["1.jpg", "2.jpg"],
+        }
+    ]
+    swift = written("swift", ".jsonl")
+    assert swift["messages"][-1] == {"role": "assistant", "content": "Yes."}
+    assert (swift["rejected_response"], swift["images"]) == ("No.\n", ["1.jpg", "2.jpg"])
+    assert set(written("trl", ".jsonl")) == {"id", "prompt", "images", "chosen", "rejected"}
+    assert set(written("trl", ".jsonl", ONE_ANSWER)) == {"id", "prompt", "images", "completion"}
+
+
+def test_images_stand_in_the_order_of_their_tags(tmp_path):
+    row = dataclasses.replace(TURNS, prompt=(Message.of("user", 1, "or", 0),))
+    write(tmp_path / "rows.jsonl", [row], "swift", _no_refusal)
+    assert json.loads((tmp_path / "rows.jsonl").read_text())["images"] == ["2.jpg", "1.jpg"]
+
+
+def test_margin_is_kept_where_it_can_be_said(tmp_path):
+    for to, lost in [("trl", {}), ("swift", {}), ("sharegpt", {"margin": 1})]:
+        (back,), counted, _ = there_and_back(tmp_path, [pair(0, margin=2.0)], to, ".jsonl")
+        assert (counted, back.margin) == (lost, None if lost else 2.0)
+
+
+def test_what_is_lost_is_counted_by_name(tmp_path):
+    span = Span(start=0, end=1, weight=0.0)
+    answers = (Response.of("a", score=2.0, model="m"), Response.of("b"), Response.of("c", spans=(span,)))
+    rows = [pair(k, tags={"a": "b"}, weight=0.5, difficulty=1.0, responses=answers) for k in range(2)]
+    common = {
+        "weight": 2,
+        "difficulty": 2,
+        "tags": 2,
+        "score of answers": 2,
+        "model of answers": 2,
+        "spans of answers": 2,
+    }
+    back, lost, _ = there_and_back(tmp_path, rows, "trl", ".jsonl")
+    assert lost == common | {"answers between the best and the worst": 2}
+    assert [response.text for response in back[0].responses] == ["a", "c"]
+    back, lost, _ = there_and_back(tmp_path, rows, "swift", ".jsonl")
+    assert lost == common | {"order among the rejected": 2}
+    assert [response.text for response in back[0].responses] == ["a", "b", "c"]
+
+
+def test_swift_says_several_rejected_answers_that_are_equally_bad(tmp_path):
+    row = pair(0, responses=tuple(map(Response.of, "abc")), ties=((1, 2),))
+    assert there_and_back(tmp_path, [row], "swift", ".jsonl") == ([row], {}, [])
+
+
+def test_swift_says_that_the_rejected_answer_saw_another_picture(tmp_path):
+    row = pair(0, FIRST, responses=(Response.of("a"), Response.of("a", media=(SECOND,))))
+    assert there_and_back(tmp_path, [row], "swift", ".jsonl") == ([row], {}, [])
+    _, _, refused = there_and_back(tmp_path, [row], "trl", ".jsonl")
+    assert refused == [("row-0", "responses[1].media: trl cannot say that this answer saw other media")]
+
+
+@pytest.mark.parametrize("to", ["trl", "sharegpt", "swift"])
+def test_a_tie_is_never_written_as_a_preference(tmp_path, to):
+    _, _, refused = there_and_back(tmp_path, [pair(0, ties=((0, 1),))], to, ".jsonl")
+    assert refused[0][1].startswith(f"ties: {to} cannot say that answers are equally good")
+
+
+@pytest.mark.parametrize("to", ["sharegpt", "swift"])
+def test_a_text_that_holds_the_tag_is_not_written_where_it_would_be_a_picture(tmp_path, to):
+    row = dataclasses.replace(pair(0), prompt=(Message.of("user", "What does <image> do?"),))
+    assert "takes <image> in a text for a picture" in there_and_back(tmp_path, [row], to, ".jsonl")[2][0][1]
+    assert there_and_back(tmp_path, [row], "trl", ".jsonl")[0] == [row]
+
+
+@pytest.mark.parametrize("to", ["sharegpt", "swift"])
+def test_an_answer_of_several_turns_is_refused(tmp_path, to):
+    turns = tuple(Message.of("assistant", text) for text in "ab")
+    row = pair(0, responses=(Response(messages=turns), Response.of("c")))
+    assert there_and_back(tmp_path, [row], to, ".jsonl")[2][0][1].startswith("responses[0]: answer has several turns")
+
+
+def test_unknown_formats_and_endings_are_named(tmp_path):
+    with pytest.raises(DataError, match="cannot write the format 'llava'; known are mmalign, trl, sharegpt, swift"):
+        write(tmp_path / "x.jsonl", [], "llava", _no_refusal)
+    with pytest.raises(DataError, match=r"rows of the format sharegpt go into \.json or \.jsonl, not 'x.parquet'"):
+        write(tmp_path / "x.parquet", [], "sharegpt", _no_refusal)
+
+
+def test_no_rows_make_an_empty_array(tmp_path):
+    assert write(tmp_path / "x.json", [], "sharegpt", _no_refusal) == (0, {})
+    assert json.loads((tmp_path / "x.json").read_text()) == []
