@@ -7,13 +7,14 @@ once, to whole patches: it gets the bounds. For all others pictures are resized 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import transformers
 from PIL.Image import Image
 
 from mmalign.engine.fingerprint import of_settings
-from mmalign.engine.media_tokens import PixelBounds, has_pixel_bounds
+from mmalign.engine.media_tokens import PixelBounds, Size, has_pixel_bounds
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference
 from mmalign.modalities import image
@@ -65,17 +66,24 @@ class MediaInputs:
         bounds = self.bounds(max_pixels)
         return {} if bounds is None else {"images_kwargs": {"size": bounds.size(self._image_processor)}}
 
-    def sizes(self, preference: Preference, max_pixels: int | None = None) -> list[tuple[int, int]]:
-        """Return (width, height) of each picture as the processor gets it, in the order of the prompt."""
-        sizes = [image.check(ref, self._limits, field=name) for name, ref in in_order(preference)]
+    def sizes(self, preference: Preference) -> list[Size]:
+        """Return (width, height) of each picture in the order of the prompt, from its header.
+
+        Raises:
+            RowError: a picture is missing, out of bounds, or no picture.
+        """
+        return [image.check(ref, self._limits, field=name) for name, ref in in_order(preference)]
+
+    def arriving(self, sizes: Sequence[Size], max_pixels: int | None = None) -> list[Size]:
+        """Return the sizes at which pictures of these sizes reach the processor."""
         if self._resized_inside:
-            return sizes
+            return list(sizes)
         bounds = {"min_pixels": self._limits.min_pixels, "max_pixels": max_pixels or self._max_pixels}
         return [bounded_size(*size, **bounds) for size in sizes]
 
-    def largest_pixels(self, preference: Preference) -> int:
+    def largest_pixels(self, sizes: Sequence[Size]) -> int:
         """Return the area of the largest picture as the model sees it, 0 without pictures."""
-        areas = [width * height for width, height in self.sizes(preference)]
+        areas = [width * height for width, height in self.arriving(sizes)]
         bounds = self.bounds()
         if bounds is not None:
             areas = [min(area, bounds.size(self._image_processor)["longest_edge"]) for area in areas]

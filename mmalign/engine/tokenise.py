@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from mmalign.engine.chat import ChatRenderer, Rendered
 from mmalign.engine.explain import explain
 from mmalign.engine.families import Family
 from mmalign.engine.media_inputs import MediaInputs
-from mmalign.engine.media_tokens import count_prompt
+from mmalign.engine.media_tokens import Size, count_prompt
 from mmalign.engine.processor import load_processor
 from mmalign.engine.spans import token_weights
 from mmalign.engine.truncate import Fitted, Fitter, TreeLengths
@@ -63,8 +64,9 @@ class PromptTree:
     media_key: str | None = None
 
 
-class _Draft(NamedTuple):
-    """A record on its way: rendered, its responses tokenised, its media not read yet.
+@dataclass(frozen=True)
+class _Draft:
+    """A record on its way: rendered, its responses tokenised, its media not decoded.
 
     `encoded` is what the tokenizer says about the responses.
     """
@@ -72,6 +74,16 @@ class _Draft(NamedTuple):
     preference: Preference
     rendered: Rendered
     encoded: Mapping[str, Any]
+    media: MediaInputs | None
+
+    @cached_property
+    def sizes(self) -> list[Size]:
+        """Sizes of the pictures, in the order of the prompt."""
+        return [] if self.media is None else self.media.sizes(self.preference)
+
+    def largest_pixels(self) -> int:
+        """Area of the largest picture as the model sees it."""
+        return 0 if self.media is None else self.media.largest_pixels(self.sizes)
 
 
 class Tokeniser:
@@ -171,7 +183,7 @@ class Tokeniser:
             max_length=max_length,
             make_draft=self._draft,
             measure=self._measure,
-            largest_pixels=self._largest_pixels,
+            largest_pixels=_Draft.largest_pixels,
             smallest_pixels=1 if self._media is None else self._media.smallest_pixels,
         )
 
@@ -186,7 +198,7 @@ class Tokeniser:
         for k, ids in enumerate(encoded["input_ids"]):
             if not ids:
                 raise RowError("response is empty", field=f"responses[{k}]", hint="it has not a single token")
-        return _Draft(preference, rendered, encoded)
+        return _Draft(preference, rendered, encoded, self._media)
 
     def _fit(self, preference: Preference) -> Fitted[_Draft]:
         """Return the row as it is going to be tokenised; unmeasured when nothing bounds it."""
@@ -197,7 +209,7 @@ class Tokeniser:
         """Return the lengths of a draft with its media shrunk to `max_pixels` (None: as configured)."""
         text, media_tokens = draft.rendered.prompt, 0
         if draft.preference.media:
-            sizes = self._media.sizes(draft.preference, max_pixels)
+            sizes = self._media.arriving(draft.sizes, max_pixels)
             prompt_tokens, media_tokens = count_prompt(self.processor, text, sizes, self._media.bounds(max_pixels))
         else:
             prompt_tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -207,9 +219,6 @@ class Tokeniser:
             media_tokens=media_tokens,
             max_pixels=max_pixels,
         )
-
-    def _largest_pixels(self, draft: _Draft) -> int:
-        return 0 if self._media is None else self._media.largest_pixels(draft.preference)
 
     def _encode_prompt(self, draft: _Draft, max_pixels: int | None) -> tuple[Mapping[str, Tensor], str | None]:
         """Return what the processor makes of prompt and media, with a leading dimension of 1, and the media's key."""

@@ -114,7 +114,10 @@ class Fitter(Generic[Draft]):
 
     def _largest_fit(self, draft: Draft) -> TreeLengths | None:
         """Return the lengths with media as large as fits, None when nothing fits."""
-        tried = (self.measure(draft, max_pixels) for max_pixels in (None, *self._rungs(draft)))
+        lengths = self.measure(draft, None)
+        if lengths.longest_branch <= self.max_length:
+            return lengths
+        tried = (self.measure(draft, max_pixels) for max_pixels in self._rungs(draft))
         return next((lengths for lengths in tried if lengths.longest_branch <= self.max_length), None)
 
     def _shortest(self, draft: Draft) -> TreeLengths:
@@ -123,7 +126,8 @@ class Fitter(Generic[Draft]):
 
     def _rungs(self, draft: Draft) -> list[int]:
         """Return areas to try, from just below the present one down."""
-        areas = (int(self.largest_pixels(draft) * share) for share in _SHARES)
+        present = self.largest_pixels(draft)
+        areas = (int(present * share) for share in _SHARES)
         return [area for area in areas if area >= self.smallest_pixels]
 
     def _refusal(self, draft: Draft) -> RowError:
