@@ -78,10 +78,12 @@ class Policy(nn.Module):
 
     def _hidden_states(self, batch: TreeBatch) -> Tensor:
         """Return the hidden state that predicts each response token, [N, D]."""
+        if batch.media or not self.family.has_vision or not _runs_in_several_processes():
+            return hidden_states(self.inner, self._call(batch))
+        # Vision before language, as on the ranks with images: sharded weights are gathered in one order everywhere.
+        blank = 0.0 * blank_features(self.inner, self.family)
         hidden = hidden_states(self.inner, self._call(batch))
-        if self.family.has_vision and not batch.media and _runs_in_several_processes():
-            hidden = hidden + 0.0 * blank_features(self.inner, self.family).to(hidden.dtype)
-        return hidden
+        return hidden + blank.to(hidden.dtype)
 
     def _call(self, batch: TreeBatch) -> ModelCall:
         if self.engine == "tree":
