@@ -40,17 +40,17 @@ def folder() -> Path | None:
 
 
 def rows(root: Path) -> Iterator[Preference]:
-    """Copy every photograph to `<root>/photographs/` and yield its preference row; a missing file is left out."""
+    """Copy every photograph to `<root>/images/photographs/` and yield its preference row, missing files left out."""
     source = folder()
     for name, true, false in PHOTOGRAPHS:
         if source is None or not (source / name).is_file():
             continue
-        copy = root / "photographs" / name
+        copy = root / "images" / "photographs" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, copy)
         yield Preference(
             id=name,
             prompt=(Message.of("user", 0, QUESTION),),
-            media=(MediaRef(kind="image", uri=f"photographs/{name}"),),
+            media=(MediaRef(kind="image", uri=copy.relative_to(root).as_posix()),),
             responses=(Response.of(true), Response.of(false)),
         )
