@@ -4,7 +4,8 @@ The columns are those of TRL's conversational preference format, so that a row w
 
     id          text
     prompt      [{"role": ..., "content": [{"type": "image"}, {"type": "text", "text": ...}]}, ...]
-    images      the pictures in the order of their placeholders (`videos` likewise); [] when there is none
+    images      the pictures in the order of their placeholders (`videos` likewise); [] when there is none, and no
+                column at all in a file without a single picture
     chosen      the best response, a list of messages
     rejected    the worst response; absent when there is one response only
 

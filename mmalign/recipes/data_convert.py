@@ -24,7 +24,7 @@ class Conversion:
 
     Args:
         rows: number of rows written.
-        formats: rows read, by the format they were in.
+        formats: rows read, by the format they were first published in.
         refused: rows refused, by reason.
         lost: rows that lost something that the format cannot say, by what it was.
         quarantine: where the refused rows are listed; there is no such file when none was refused.
@@ -98,8 +98,8 @@ def convert(
 def report(conversion: Conversion, out: str | os.PathLike[str], console: Console | None = None) -> None:
     """Print what a conversion did, with everything that did not come along."""
     console = console or Console()
-    read_as = ", ".join(f"{name} ({count:,})" for name, count in conversion.formats.most_common())
-    console.print(f"[bold green]{conversion.rows:,}[/] rows written to [bold]{out}[/], read as {read_as}")
+    came_from = ", ".join(f"{name} ({count:,})" for name, count in conversion.formats.most_common())
+    console.print(f"[bold green]{conversion.rows:,}[/] rows written to [bold]{out}[/] from {came_from}", soft_wrap=True)
     for title, counts in (
         ("cannot be said in this format and is lost", conversion.lost),
         (f"refused, listed in {conversion.quarantine}", conversion.refused),

@@ -1,0 +1,203 @@
+"""`mmalign data show` and `mmalign data convert`, as a person at a terminal uses them."""
+
+import io
+import json
+import shutil
+
+import pytest
+from formats.rows import EVERYTHING, pair, png
+from rich.console import Console
+from typer.testing import CliRunner
+
+from mmalign import cli
+from mmalign.errors import DataError
+from mmalign.formats.media import MediaRef
+from mmalign.formats.preference import Response, Span
+from mmalign.formats.store import read_jsonl, write_jsonl, write_parquet
+from mmalign.recipes.data_convert import convert, report
+from mmalign.recipes.data_show import show
+from mmalign.sources.detect import SOURCES
+from mmalign.sources.quarantine import recorded
+
+SHAREGPT = next(source for source in SOURCES if source.name == "sharegpt").examples["preference"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A picture, and a file of two pairs: one about it, and one about a picture that is not there."""
+    (tmp_path / "kitchen.jpg").write_bytes(png(size=(112, 56)))
+    rows = [SHAREGPT | {"source_page": 12}, SHAREGPT | {"images": ["gone.jpg"]}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def shown(path, **choices) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    show(path, console=console, **choices)
+    return console.file.getvalue()
+
+
+# ---- show ------------------------------------------------------------------------------------------
+
+
+def test_show_says_what_the_row_is_and_why(folder):
+    text = shown(folder / "rows.json")
+    for said in (
+        "rows.json, row 1: a pair",
+        "sharegpt  LLaMA-Factory sharegpt: conversations or messages",
+        "because of  conversations, chosen, rejected, images",
+        "not read    source_page",
+        "[image 1: kitchen.jpg] What is on the stove?",
+        "answer 1, rank 1",
+        "A red kettle and two pans.",
+        "112 x 56",
+        "add --model DIR to see the tokens",
+    ):
+        assert said in text
+
+
+def test_show_names_a_picture_that_is_not_there(folder):
+    assert "image is missing" in shown(folder / "rows.json", row=2)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
+def test_show_prints_the_tokens_a_model_gets_and_which_are_scored(folder, tiny_model, family):
+    text = shown(folder / "rows.json", model=tiny_model(family))
+    assert "What is on the stove?" in text
+    assert f"as {family} sees it" in text
+    assert "of them media" in text and "all scored" in text and "instead of" in text
+    assert "pixel_values" in text
+
+
+def test_show_refuses_in_words_what_only_the_model_finds(folder, tiny_model):
+    text = shown(folder / "rows.json", row=2, model=tiny_model("llava"))
+    assert "this row is refused" in text and "image is missing" in text
+    assert "this row is refused" in shown(folder / "rows.json", model=tiny_model("llava"), max_length=5)
+
+
+def test_show_prints_everything_that_a_row_says(tmp_path):
+    spans = (Span(start=2, end=5, weight=0.0),)
+    answers = (
+        Response.of("good", score=2.0, scores={"true": 4.5}, model="m-7b"),
+        Response.of("also", score=1.0, critique="dull"),
+        Response.of("a bad one", score=1.0, spans=spans, annotator="anna"),
+    )
+    write_jsonl(tmp_path / "x.jsonl", [pair(0, responses=answers, ties=((1, 2),), margin=1.5, tags={"k": "v"})])
+    text = shown(tmp_path / "x.jsonl")
+    for said in (
+        "a list of 3 answers",
+        "answer 3, rank 2",
+        "score 2.0, true 4.5, by m-7b",
+        "2..5 weighs 0",
+        "judged by anna",
+    ):
+        assert said in text
+    assert "margin      1.5" in text and "tags        {'k': 'v'}" in text
+
+
+def test_show_explains_a_refused_row_and_its_columns(tmp_path):
+    (tmp_path / "x.jsonl").write_text(
+        '{"prompt": "q", "chosen": "a", "rejected": "a", "note": "[bold]"}\n{"prompt": \n'
+    )
+    text = shown(tmp_path / "x.jsonl")
+    assert "this row is refused" in text and "chosen equals rejected" in text and "'[bold]'" in text
+    assert "line is not JSON" in shown(tmp_path / "x.jsonl", row=2)
+
+
+def test_show_finds_rows_by_line_in_a_file_and_by_place_in_a_folder(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in "ab":
+        lines = [json.dumps({"prompt": f"{name}{k}", "chosen": "x", "rejected": "y"}) for k in range(2)]
+        (tmp_path / "set" / f"{name}.jsonl").write_text("\n\n".join(lines))
+    assert "a1" in shown(tmp_path / "set" / "a.jsonl", row=3)
+    assert "b0" in shown(tmp_path / "set", row=3)
+    with pytest.raises(DataError, match=r"a.jsonl has no row 2; that line is empty"):
+        shown(tmp_path / "set" / "a.jsonl", row=2)
+    with pytest.raises(DataError, match="a.jsonl has no row 9; its last is 3"):
+        shown(tmp_path / "set" / "a.jsonl", row=9)
+
+
+def test_show_takes_real_files(shared_data, tmp_path, tiny_model):
+    (tmp_path / "mllm_demo_data").mkdir()
+    for k in (1, 2, 3):
+        shutil.copy(shared_data / "image" / f"mllm_demo_{k}.jpg", tmp_path / "mllm_demo_data" / f"{k}.jpg")
+    rows = shared_data / "preferences" / "llamafactory_mllm_demo.json"
+    text = shown(rows, row=4, root=tmp_path, model=tiny_model("qwen2_5_vl"), max_pixels=10_000)
+    assert "\u4ed6\u4eec\u5728\u505a\u4ec0\u4e48" in text and "image 2" in text and "image_grid_thw" in text
+    assert "column video is not supported" in shown(shared_data / "preferences" / "vistadpo_object_60.jsonl")
+
+
+# ---- convert ---------------------------------------------------------------------------------------
+
+
+def test_convert_writes_what_can_be_used_and_lists_the_rest(folder):
+    lines = [json.dumps(SHAREGPT)] * 9 + [json.dumps(SHAREGPT | {"images": []})]
+    (folder / "in.jsonl").write_text("\n".join(lines))
+    done = convert(folder / "in.jsonl", folder / "out.jsonl", max_refused_share=0.1)
+    assert (done.rows, done.formats, done.lost) == (9, {"sharegpt": 9}, {})
+    assert [(refusal.row, refusal.field) for refusal in recorded(done.quarantine)] == [(10, "prompt")]
+    assert [row.provenance["row"] for row in read_jsonl(folder / "out.jsonl")] == [str(k) for k in range(1, 10)]
+
+
+def test_convert_leaves_nothing_when_too_much_is_refused(folder):
+    (folder / "in.jsonl").write_text("\n".join([json.dumps(SHAREGPT), "broken"]))
+    with pytest.raises(DataError, match=r"1 of 2 rows \(50.0%\) are refused: line is not JSON: 1.*--max-refused-share"):
+        convert(folder / "in.jsonl", folder / "out.parquet")
+    assert not (folder / "out.parquet").exists()
+
+
+def test_convert_says_what_is_lost(tmp_path):
+    write_parquet(tmp_path / "in.parquet", [pair(0, margin=2.0), pair(1)])
+    console = Console(file=io.StringIO(), width=100)
+    report(convert(tmp_path / "in.parquet", tmp_path / "out.json", to="sharegpt"), tmp_path / "out.json", console)
+    text = console.file.getvalue()
+    assert "2 rows written" in text and "from mmalign (2)" in text
+    assert "cannot be said in this format and is lost" in text and "1     margin" in text
+
+
+def test_convert_counts_rows_that_the_other_format_would_turn_round(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [pair(0, ties=((0, 1),)), pair(1)])
+    done = convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", to="swift", max_refused_share=0.5)
+    assert (done.rows, done.refused) == (1, {"swift cannot say that answers are equally good": 1})
+
+
+def test_convert_never_writes_over_a_file_unasked(folder):
+    rows = folder / "rows.json"
+    with pytest.raises(DataError, match="cannot be read and written at once"):
+        convert(rows, rows, to="sharegpt", overwrite=True)
+    (folder / "out.jsonl").write_text("mine")
+    with pytest.raises(DataError, match=r"out.jsonl exists; give another place, or --overwrite"):
+        convert(rows, folder / "out.jsonl")
+    assert convert(rows, folder / "out.jsonl", overwrite=True).rows == 2
+
+
+def test_convert_of_a_video_row_is_a_polite_no(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [EVERYTHING])
+    with pytest.raises(DataError, match="no row is left: 1 of 1 rows .* column videos is not supported: 1"):
+        convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
+def test_bytes_in_parquet_become_files_for_llama_factory(tmp_path):
+    write_parquet(tmp_path / "in.parquet", [pair(0, MediaRef(kind="image", content=png()))])
+    convert(tmp_path / "in.parquet", tmp_path / "out.json", to="sharegpt")
+    (row,) = json.loads((tmp_path / "out.json").read_text())
+    assert (tmp_path / row["images"][0]).read_bytes() == png()
+
+
+# ---- the command line ------------------------------------------------------------------------------
+
+
+def test_the_commands_are_wired(folder):
+    runner = CliRunner()
+    outcome = runner.invoke(cli.app, ["data", "show", str(folder / "rows.json")])
+    assert outcome.exit_code == 0 and "row 1: a pair" in outcome.output
+    arguments = ["data", "convert", str(folder / "rows.json"), str(folder / "out.parquet"), "--to", "trl"]
+    outcome = runner.invoke(cli.app, arguments)
+    assert outcome.exit_code == 0 and "2 rows written" in outcome.output
+
+
+def test_a_mistake_is_one_line_and_status_2(folder, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["data", "convert", str(folder / "rows.json"), str(folder / "x.jsonl"), "--to", "lava"])
+    assert stopped.value.code == 2
+    assert "error: cannot write the format 'lava'; known are mmalign" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+"""Write docs/formats.md from the example rows that every module of mmalign/sources keeps.
+
+    python tools/write_formats_doc.py          write the page
+    python tools/write_formats_doc.py --check  say whether the page is as it would be written
+
+tests/sources/test_formats_page.py holds the page to this program.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmalign.formats.message import MediaPart, Message
+from mmalign.formats.preference import Preference
+from mmalign.sources.detect import SOURCES, Source, parse
+from mmalign.sources.json_values import ROW_LISTS
+from mmalign.sources.read import ENDINGS, RawRow
+from mmalign.sources.write import TARGETS
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
+
+HEAD = """\
+# Formats of rows
+
+<!-- Written by tools/write_formats_doc.py from the example rows in mmalign/sources; change those. -->
+
+`data.train` of a recipe, `mmalign data show` and `mmalign data convert` take files as they are published:
+{endings} (JSON files also with `.gz`), a folder of such files, a folder written by
+`save_to_disk` of the `datasets` library, or `owner/name[:split]` on the hub. Files are read a row at a time, whatever
+their size. A `.json` file may be an array of rows, an object that holds the array under one of the names
+{row_lists}, or one row a line.
+
+The format is recognised by the columns of each row, in the order of this table; `data.format` names one instead.
+
+{table}
+
+Every row becomes the same record: a prompt, its media, and its answers, best first. `mmalign data show FILE --row N`
+prints what a row became, and with `--model DIR` its tokens and which of them are scored.
+
+## Rules for every row
+
+- A row keeps its `id` (or `idx`); a row without one is called `file:row`, and to an id that comes again its place is
+  added.
+- Media are paths below the data root, bytes, `{{"bytes", "path"}}`, or `data:` URIs. Every picture has one placeholder
+  in the prompt, and every placeholder a picture; an answer holds none.
+- A null column is an absent column in tables. Columns that a format does not know are left alone, and `data show` lists
+  them; but `video`, `audio`, `tools` and `chat_template_kwargs` would change what the row means, so rows with one of
+  them are refused.
+- Refused with a reason and listed in `quarantine.jsonl`: broken lines, unknown formats, unknown roles, answers that are
+  empty or the same though one is called better, prompts that say nothing, numbers that are not finite, text that is not
+  valid Unicode, rows that are judged alone (`label`, `kto_tag`), and media that cannot be read.
+- A demonstration (one answer) teaches its last answer; earlier answers of the conversation are prompt.
+"""
+
+TRL_LOADS = """\
+TRL reads these files as they are:
+
+```python
+from datasets import Image, List, load_dataset
+
+rows = load_dataset("parquet", data_files="rows.parquet", split="train")
+rows = load_dataset("json", data_files="rows.jsonl", split="train").cast_column("images", List(Image()))
+```
+
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    head = HEAD.format(endings=_quoted(ENDINGS), row_lists=_quoted(ROW_LISTS), table=_table())
+    return "\n".join([head, *(_section(source) for source in SOURCES)])
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _table() -> str:
+    rows = ["| format | what | columns | written by `data convert` |", "|---|---|---|---|"]
+    for source in SOURCES:
+        endings = _quoted(TARGETS[source.name].endings) if source.name in TARGETS else ""
+        rows.append(f"| [`{source.name}`](#{source.name}) | {source.says} | {_quoted(source.needs)} | {endings} |")
+    return "\n".join(rows)
+
+
+def _section(source: Source) -> str:
+    said = sys.modules[source.parse.__module__].__doc__.strip()
+    extra = TRL_LOADS if source.name == "mmalign" else ""
+    examples = "\n".join(_example(title, row) for title, row in source.examples.items())
+    return f"## {source.name}\n\n{said}\n\n{extra}{examples}"
+
+
+def _example(title: str, row: dict[str, Any]) -> str:
+    record = _record(parse(RawRow("rows.jsonl", 1, row)))
+    return f"### {title}\n\n```json\n{_json(row)}\n```\n\nbecomes\n\n```text\n{record}\n```\n"
+
+
+def _json(row: dict[str, Any]) -> str:
+    """Return a row with a column a line, and a turn a line where they are too long for one."""
+    lines = []
+    for name, value in row.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list) and len(text) > 90:
+            inner = ",\n".join(f"    {json.dumps(entry, ensure_ascii=False)}" for entry in value)
+            text = f"[\n{inner}\n  ]"
+        lines.append(f"  {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _record(preference: Preference) -> str:
+    """Return a record for people: a line a turn, then the answers with their rank."""
+    lines = [("id", preference.id)]
+    lines += [("media", f"{k + 1}: {ref.uri}") for k, ref in enumerate(preference.media)]
+    lines += [(message.role, _text(message)) for message in preference.prompt]
+    for k, (response, level) in enumerate(zip(preference.responses, preference.levels(), strict=True)):
+        facts = f"  (score {response.score:g})" if response.score is not None else ""
+        facts += f"  (saw {', '.join(ref.uri for ref in response.media)})" if response.media else ""
+        name = f"answer {k + 1}" if len(preference.responses) > 1 else "answer"
+        rank = f", rank {level + 1}" if len(preference.responses) > 1 else ""
+        lines.append((name + rank, response.text + facts))
+    for name in ("margin", "tags"):
+        if getattr(preference, name):
+            lines.append((name, str(getattr(preference, name))))
+    return "\n".join(f"{name:17} {text}" for name, text in lines)
+
+
+def _text(message: Message) -> str:
+    said = [f"[image {part.index + 1}]" if isinstance(part, MediaPart) else part.text for part in message.parts]
+    return " ".join(text.strip() for text in said)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(0 if PAGE.read_text(encoding="utf-8") == page() else f"{PAGE} is not up to date; run {sys.argv[0]}")
+    PAGE.write_text(page(), encoding="utf-8")
