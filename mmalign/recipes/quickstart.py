@@ -64,19 +64,18 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - began, 1)
 
 
-def run(output_dir: Path = Path("runs/quickstart"), *, seed: int = 0, threads: int | None = None) -> dict[str, Any]:
+def run(output_dir: Path = Path("runs/quickstart"), *, seed: int = 0, threads: int = 2) -> dict[str, Any]:
     """Tell the story once and return what `summary.json` holds.
 
     Args:
         output_dir: replaced when an earlier quickstart wrote it.
         seed: of the world, the weights, the orders and the samples.
-        threads: CPU threads of torch; None for as many as it likes.
+        threads: CPU threads of torch; the model is too small for many.
 
     Raises:
         ConfigError: `output_dir` holds something else.
     """
     place = _fresh(Path(output_dir))
-    threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     transformers_logging.disable_progress_bar()
     stages = Stages(Console())
