@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
@@ -20,11 +20,13 @@ from mmalign.formats.message import MediaPart, Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.modalities import fetch, image
 from mmalign.modalities.image import ImageLimits
+from mmalign.recipes.terminal import safe, visible
 from mmalign.sources.detect import Source, detect, named, parse
 from mmalign.sources.read import RawRow, read_raw
 
 _ROLE_STYLE = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
 _MOST_CHARACTERS = 1_500
+_MOST_TURNS = 10
 
 
 def show(
@@ -69,7 +71,7 @@ def show(
         return
     limits = ImageLimits(root=_root(path, root), max_pixels=max_pixels)
     console.print(_heading(raw, source, preference, watched))
-    console.print(Rule("messages", style="dim"), *(_turn(message, preference) for message in preference.prompt))
+    console.print(Rule("messages", style="dim"), *_turns(preference))
     console.print(Rule("answers, best first", style="dim"), *_answers(preference))
     if preference.media:
         console.print(Rule("media", style="dim"), _media_table(preference, limits))
@@ -129,21 +131,33 @@ def _heading(raw: RawRow, source: Source, preference: Preference, watched: _Watc
     count = len(preference.responses)
     kind = {1: "a demonstration", 2: "a pair"}.get(count, f"a list of {count} answers")
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("[dim]format[/]", f"[bold]{source.name}[/]  {escape(source.says)}")
+    facts.add_row("[dim]format[/]", f"[bold]{source.name}[/]  {safe(source.says)}")
     filled = [name for name, value in raw.values.items() if value not in (None, [], "")]
-    facts.add_row("[dim]because of[/]", escape(", ".join(name for name in filled if name in watched.asked)))
+    facts.add_row("[dim]because of[/]", safe(", ".join(name for name in filled if name in watched.asked)))
     if not watched.asked.issuperset(filled):
         unread = ", ".join(name for name in filled if name not in watched.asked)
-        facts.add_row("[dim]not read[/]", f"[yellow]{escape(unread)}[/]")
-    facts.add_row("[dim]id[/]", escape(preference.id))
+        facts.add_row("[dim]not read[/]", f"[yellow]{safe(unread)}[/]")
+    facts.add_row("[dim]id[/]", safe(preference.id))
     for name in ("margin", "difficulty", "ties", "tags"):
         value = getattr(preference, name)
         if value not in (None, (), {}):
-            facts.add_row(f"[dim]{name}[/]", escape(str(value)))
+            facts.add_row(f"[dim]{name}[/]", safe(str(value)))
     if preference.weight != 1.0:
         facts.add_row("[dim]weight[/]", str(preference.weight))
-    title = f"[bold]{escape(raw.file)}[/], row {raw.row}: {kind}"
+    title = f"[bold]{safe(raw.file)}[/], row {raw.row}: {kind}"
     return Panel(facts, title=title, title_align="left", border_style="blue")
+
+
+def _turns(preference: Preference) -> Iterator[RenderableType]:
+    """Yield a panel a turn; of a very long conversation its beginning and its end."""
+    prompt = preference.prompt
+    left_out = len(prompt) - 2 * _MOST_TURNS
+    for message in prompt[:_MOST_TURNS]:
+        yield _turn(message, preference)
+    if left_out > 0:
+        yield Text(f"... {left_out:,} turns between ...", style="dim", justify="center")
+    for message in prompt[max(_MOST_TURNS, len(prompt) - _MOST_TURNS) :]:
+        yield _turn(message, preference)
 
 
 def _turn(message: Message, preference: Preference) -> RenderableType:
@@ -151,7 +165,9 @@ def _turn(message: Message, preference: Preference) -> RenderableType:
     for part in message.parts:
         if isinstance(part, MediaPart):
             ref = preference.media[part.index]
-            text.append(f"[{ref.kind} {part.index + 1}: {fetch.shown(ref)[:60]}]", style="bold black on yellow")
+            text.append(
+                f"[{ref.kind} {part.index + 1}: {visible(fetch.shown(ref))[:60]}]", style="bold black on yellow"
+            )
             text.append(" ")
         else:
             text.append(_cut(part.text))
@@ -169,10 +185,16 @@ def _answers(preference: Preference) -> Iterator[RenderableType]:
 
 
 def _answer_text(response: Response) -> Text:
-    """Return the words, with the passages that carry a weight of their own underlined."""
-    text = Text(_cut(response.text))
-    for span in response.spans:
-        text.stylize("bold red" if span.weight < 1 else "bold underline", span.start, span.end)
+    """Return the words, passages with a weight of their own marked, and below them what an annotator wrote."""
+    text, said = Text(), response.text[:_MOST_CHARACTERS]
+    cuts = sorted({0, len(said), *(place for span in response.spans for place in (span.start, span.end))})
+    for start, end in itertools.pairwise(cuts):
+        weight = next((span.weight for span in response.spans if span.start <= start and end <= span.end), 1.0)
+        style = "" if weight == 1 else "bold red" if weight < 1 else "bold underline"
+        text.append(visible(said[start:end]), style=style)
+    text.append(_how_much_more(response.text))
+    if response.critique:
+        text.append(f"\n{_cut(response.critique)}", style="italic dim")
     return text
 
 
@@ -184,7 +206,7 @@ def _facts(response: Response) -> str | None:
     said += [f"saw {', '.join(fetch.shown(ref)[:40] for ref in response.media)}"] if response.media else []
     said += [f"by {response.model}"] if response.model else []
     said += [f"judged by {response.annotator}"] if response.annotator else []
-    return escape(", ".join(said)) or None
+    return safe(", ".join(said)) or None
 
 
 def _media_table(preference: Preference, limits: ImageLimits) -> RenderableType:
@@ -197,28 +219,31 @@ def _media_table(preference: Preference, limits: ImageLimits) -> RenderableType:
             width, height = image.check(ref, limits)
             size = f"{width} x {height}"
         except RowError as error:
-            size = f"[red]{escape(error.reason)}[/]" + (f" [dim]{escape(error.hint)}[/]" if error.hint else "")
-        table.add_row(name, escape(fetch.shown(ref)[:80]), size)
+            size = f"[red]{safe(error.reason)}[/]" + (f" [dim]{safe(error.hint)}[/]" if error.hint else "")
+        table.add_row(name, safe(fetch.shown(ref)[:80]), size)
     return table
 
 
 def _refusal(error: RowError) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("[dim]rule[/]", f"[bold red]{escape(error.reason)}[/]")
+    facts.add_row("[dim]rule[/]", f"[bold red]{safe(error.reason)}[/]")
     for name, value in (("field", error.field), ("value", error.value), ("way out", error.hint)):
         if value not in (None, ""):
-            facts.add_row(f"[dim]{name}[/]", escape(value if isinstance(value, str) else shown(value)))
+            facts.add_row(f"[dim]{name}[/]", safe(value if isinstance(value, str) else shown(value)))
     return Panel(facts, title="this row is refused", title_align="left", border_style="red")
 
 
 def _raw_columns(values: Mapping[str, Any]) -> RenderableType:
     table = Table("column", "value", box=None, header_style="dim", pad_edge=False)
     for name, value in values.items():
-        table.add_row(escape(str(name)), escape(shown(value)))
+        table.add_row(safe(str(name)), safe(shown(value)))
     return table
 
 
 def _cut(text: str) -> str:
-    if len(text) <= _MOST_CHARACTERS:
-        return text
-    return f"{text[:_MOST_CHARACTERS]} ... ({len(text) - _MOST_CHARACTERS:,} characters more)"
+    return visible(text[:_MOST_CHARACTERS]) + _how_much_more(text)
+
+
+def _how_much_more(text: str) -> str:
+    more = len(text) - _MOST_CHARACTERS
+    return f" ... ({more:,} characters more)" if more > 0 else ""

@@ -17,6 +17,7 @@ from mmalign.engine.families import family_of
 from mmalign.engine.tokenise import Tokeniser, load_processor
 from mmalign.formats.preference import Preference
 from mmalign.modalities.image import ImageLimits
+from mmalign.recipes.terminal import visible
 
 _TOKEN_STYLES = ("black on green3", "black on dark_sea_green2")
 _UNSCORED_STYLES = ("black on grey70", "black on grey82")
@@ -76,7 +77,7 @@ def _answer_tokens(tokens: list[dict[str, Any]]) -> Text:
 
 
 def _visible(text: str) -> str:
-    return text.replace("\n", "\u21b5\n")
+    return visible(text).replace("\n", "\u21b5\n")
 
 
 def _counts(explained: dict[str, Any], family: str) -> RenderableType:

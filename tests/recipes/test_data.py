@@ -92,7 +92,7 @@ def test_show_prints_everything_that_a_row_says(tmp_path):
         "judged by anna",
     ):
         assert said in text
-    assert "margin      1.5" in text and "tags        {'k': 'v'}" in text
+    assert "dull" in text and "margin      1.5" in text and "tags        {'k': 'v'}" in text
 
 
 def test_show_explains_a_refused_row_and_its_columns(tmp_path):
@@ -102,6 +102,27 @@ def test_show_explains_a_refused_row_and_its_columns(tmp_path):
     text = shown(tmp_path / "x.jsonl")
     assert "this row is refused" in text and "chosen equals rejected" in text and "'[bold]'" in text
     assert "line is not JSON" in shown(tmp_path / "x.jsonl", row=2)
+
+
+def test_show_sends_nothing_to_the_terminal_that_would_steer_it(tmp_path):
+    evil = "a\x1b[2Jb\x07 \u202ec [red]d[/red]"
+    row = {"id": evil, "prompt": evil, "chosen": evil, "rejected": "x", "margin": 1, evil: evil}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    text = shown(tmp_path / "x.jsonl")
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert text.count(r"a\x1b[2Jb\x07 \u202ec [red]d[/red]") == 4
+
+
+def test_show_cuts_what_is_long(tmp_path):
+    row = {"prompt": "q" * 10_000, "chosen": "a" * 5_000, "rejected": "x"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    text = shown(tmp_path / "x.jsonl")
+    assert "(8,500 characters more)" in text and "(3,500 characters more)" in text
+    turns = [{"role": ("user", "assistant")[k % 2], "content": str(k)} for k in range(10_001)]
+    answers = {name: [{"role": "assistant", "content": name}] for name in ("chosen", "rejected")}
+    (tmp_path / "y.jsonl").write_text(json.dumps({"prompt": turns, **answers}))
+    text = shown(tmp_path / "y.jsonl")
+    assert "9,981 turns between" in text and len(text) < 20_000
 
 
 def test_show_finds_rows_by_line_in_a_file_and_by_place_in_a_folder(tmp_path):
