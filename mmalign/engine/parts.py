@@ -1,4 +1,4 @@
-"""Which weights move: freezing by part, low-rank adapters, dropout off, and a report of what is trained."""
+"""How a model is trained: parts frozen, low-rank adapters, dropout off, activations recomputed; and a report of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers import PreTrainedModel
 
 from mmalign.engine.families import Family
 from mmalign.errors import ModelError
@@ -119,6 +120,20 @@ def turn_dropout_off(model: nn.Module) -> None:
         for name in _DROPOUT_FIELDS:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def checkpoint_activations(base: PreTrainedModel) -> None:
+    """Recompute the activations of each layer in the backward pass.
+
+    transformers then makes the outputs of all embeddings ask for gradients, which only its reentrant way needs; here it
+    would send a gradient through a frozen vision tower, so it is undone.
+    """
+    options = {"use_reentrant": False}
+    if hasattr(base, "activation_checkpointing_enable"):
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:  # transformers 5.17
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    base.disable_input_require_grads()
 
 
 def trainable_report(base: nn.Module, family: Family) -> dict[str, PartReport]:

@@ -20,7 +20,7 @@ from mmalign.engine.flat import flat_call
 from mmalign.engine.forward import ModelCall, hidden_states, tree_call
 from mmalign.engine.head import head_logps
 from mmalign.engine.load import load_model
-from mmalign.engine.parts import add_lora, freeze_parts, freeze_unread
+from mmalign.engine.parts import add_lora, checkpoint_activations, freeze_parts, freeze_unread
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
 
@@ -136,7 +136,7 @@ def load_policy(
     freeze_parts(policy.base, policy.family, freeze)
     freeze_unread(policy.base)
     if gradient_checkpointing:
-        policy.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(policy.base)
     return policy
 
 

@@ -4,8 +4,6 @@ Three ways of computing the same numbers: the tree, the flat engine, and one res
 forward (`prompt_rows.yardstick`), which shares no code with the engine.
 """
 
-import contextlib
-
 import pytest
 import torch
 from prompt_rows import rows_of, yardstick
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from mmalign.engine.families import FAMILIES
 from mmalign.engine.load import load_model
-from mmalign.engine.parts import add_lora
+from mmalign.engine.parts import add_lora, checkpoint_activations
 from mmalign.engine.policy import Policy
 from mmalign.engine.tree import TreeBatch, collate
 from mmalign.miniature import models
@@ -61,13 +59,6 @@ def assert_engine_is_exact(
     assert_same_gradients(gradients(model, logps), expected_gradients)
 
 
-@contextlib.contextmanager
-def checkpointed(base: nn.Module):
-    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    yield
-    base.gradient_checkpointing_disable()
-
-
 @pytest.mark.parametrize("adapters", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize(("name", "kernel"), cases())
 def test_tree_equals_flat_equals_one_response_at_a_time(tiny_model, name, kernel, adapters):
@@ -84,8 +75,8 @@ def test_tree_equals_flat_equals_one_response_at_a_time(tiny_model, name, kernel
     expected_gradients = gradients(model, expected)
     assert_engine_is_exact(model, "tree", batch, expected, expected_gradients)
     assert_engine_is_exact(model, "flat", batch, expected, expected_gradients)
-    with checkpointed(base):
-        assert_engine_is_exact(model, "tree", batch, expected, expected_gradients)
+    checkpoint_activations(base)
+    assert_engine_is_exact(model, "tree", batch, expected, expected_gradients)
 
 
 def with_random_lora(base: nn.Module) -> nn.Module:
