@@ -11,7 +11,7 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 def visible(text: str) -> str:
-    """Return `text` with every character that would steer the terminal written as its escape, and half surrogates too."""
+    """Return `text` with every character that would steer the terminal, and half a surrogate pair, as its escape."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
