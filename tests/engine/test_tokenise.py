@@ -1,23 +1,19 @@
 """Tokens of a row: equal to TRL's, counted without pixels, the same in every process."""
 
 import dataclasses
-import functools
-import json
-import logging
+import io
 import multiprocessing
 import os
 import pickle
-import shutil
 
 import pytest
 import torch
-import transformers
 from pictures import encoded, halves, noise
 from PIL import Image
+from token_rows import MANY_TURNS, NO_IMAGE, ONE_IMAGE, ROWS, TWO_IMAGES, WORDS, png, row
 
-from mmalign.engine.families import family_of
-from mmalign.engine.tokenise import Tokeniser, load_processor
-from mmalign.errors import ModelError, RowError
+from mmalign.engine.tokenise import Tokeniser
+from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
@@ -25,47 +21,9 @@ from mmalign.miniature import models
 from mmalign.modalities.image import ImageLimits
 
 WITH_TEMPLATE = tuple(name for name in models.VISION_FAMILIES if name != "paligemma")
-WORDS = "Zwölf Boxkämpfer 👩‍👩‍👧 jagen 猫。"
-
-
-def png(width: int, height: int, seed: int = 0) -> MediaRef:
-    return MediaRef(kind="image", content=encoded(noise(width, height, seed)))
-
-
-def row(*turns: Message, media=(), responses=("A cat.", "A dog, perhaps."), **facts) -> Preference:
-    made = tuple(r if isinstance(r, Response) else Response.of(r) for r in responses)
-    return Preference(id="row 1", prompt=turns, media=tuple(media), responses=made, **facts)
-
-
-ONE_IMAGE = row(Message.of("user", 0, "What is this?"), media=[png(64, 48)])
-TWO_IMAGES = row(Message.of("user", 0, "and", 1, "differ how?"), media=[png(64, 48), png(30, 90, 1)])
-MANY_TURNS = row(
-    Message.of("system", "Be brief."),
-    Message.of("user", "Look at", 1, "."),
-    Message.of("assistant", "I see " + WORDS),
-    Message.of("user", 0, 2, "Now these."),
-    media=[png(70, 50), png(40, 40, 1), png(112, 57, 2)],
-    responses=(WORDS, "no"),
-)
-NO_IMAGE = row(Message.of("user", "Who are you?"))
-GOES_ON = row(Message.of("user", 0, "Count."), Message.of("assistant", "One, two"), media=[png(56, 56)])
-ROWS = {"one": ONE_IMAGE, "two": TWO_IMAGES, "turns": MANY_TURNS, "none": NO_IMAGE, "goes on": GOES_ON}
-
-
-@pytest.fixture(scope="session")
-def tokeniser(tiny_model):
-    @functools.cache
-    def make(name: str, **how) -> Tokeniser:
-        directory = tiny_model(name)
-        family = family_of(transformers.AutoConfig.from_pretrained(directory))
-        return Tokeniser(load_processor(directory), family, how.pop("limits", ImageLimits()), **how)
-
-    return make
 
 
 def decoded_media(preference: Preference) -> list[Image.Image]:
-    import io
-
     order = [index for message in preference.prompt for index in message.media_indices]
     return [Image.open(io.BytesIO(preference.media[index].content)) for index in order]
 
@@ -225,40 +183,6 @@ def test_spans_become_token_weights(tokeniser):
     assert made(NO_IMAGE).response_weights is None
 
 
-def test_span_weights_follow_templates_that_strip_blanks(tokeniser):
-    spans = (Span(start=0, end=3, weight=2.0),)
-    tree = tokeniser("gemma3")(row(Message.of("user", "?"), responses=(Response.of(" ab ", spans=spans),)))
-    text = tokeniser("gemma3").tokenizer.decode(tree.response_ids[0])
-    assert text.startswith("ab") or text.startswith(" ab")
-    assert [w for w, c in zip(tree.response_weights[0].tolist(), text, strict=False) if c in "ab"] == [2.0, 2.0]
-
-
-@pytest.mark.parametrize(
-    ("preference", "message"),
-    [
-        (row(Message.of("user", "see <|image_pad|>")), r"prompt: text holds a media token of the model .*image_pad"),
-        (row(Message.of("user", "?"), responses=("<|video_pad|>",)), r"responses\[0\]: text holds a media token"),
-        (row(Message.of("user", "\ud83d")), "prompt: text is not valid Unicode"),
-        (row(Message.of("user", "?"), responses=("ok", "\udc00")), r"responses\[1\]: text is not valid Unicode"),
-        (row(Message.of("user", "?"), Message.of("system", "!")), "prompt ends with a system turn"),
-        (row(Message.of("user", 0), media=[MediaRef(kind="image", uri="no.png")]), r"images\[0\]: image is missing"),
-        (row(Message.of("user", 0), media=[MediaRef(kind="video", uri="a.mp4")]), "no modality reads this kind"),
-        (
-            row(Message.of("user", 0), media=[png(9, 9)], responses=(Response.of("x", media=(png(8, 8),)),)),
-            "responses with media of their own cannot share one prompt",
-        ),
-        (
-            row(Message.of("user", "?"), responses=(Response(messages=(Message.of("assistant", 0),)),)),
-            r"responses\[0\]: images can stand in the prompt only",
-        ),
-    ],
-)
-def test_rows_that_cannot_be_tokenised_are_refused(tokeniser, preference, message):
-    for verb in (tokeniser("qwen2_vl"), tokeniser("qwen2_vl").lengths):
-        with pytest.raises(RowError, match=message):
-            verb(preference)
-
-
 def test_a_broken_picture_is_found_at_the_latest_when_it_is_decoded(tokeniser):
     cut = encoded(noise(64, 64), "JPEG")
     broken = row(Message.of("user", 0), media=[MediaRef(kind="image", content=cut[:600] + cut[-2:])])
@@ -266,66 +190,9 @@ def test_a_broken_picture_is_found_at_the_latest_when_it_is_decoded(tokeniser):
         tokeniser("llava")(broken)
 
 
-def test_a_text_model_refuses_images_in_words(tokeniser):
-    with pytest.raises(
-        RowError, match=r"model reads text only, but the row has images \(got 1\); use a vision-language"
-    ):
-        tokeniser("llama").lengths(ONE_IMAGE)
-
-
 def test_what_a_processor_raises_is_a_refusal(tokeniser):
     with pytest.raises(RowError, match="processor refuses the row .*`images` are expected"):
         tokeniser("paligemma")(NO_IMAGE)
-
-
-def test_a_template_that_raises_is_a_refusal(tokeniser):
-    made = with_template(tokeniser("qwen2_vl"), "{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(RowError, match=r"chat template refuses the conversation .*roles must alternate"):
-        made.lengths(NO_IMAGE)
-
-
-def test_a_template_that_drops_images_is_a_refusal(tokeniser):
-    made = with_template(tokeniser("qwen2_vl"), "{% for m in messages %}{{ m.role }} {% endfor %}")
-    with pytest.raises(RowError, match=r"chat template puts 0 image\(s\) into the part that all responses share"):
-        made.lengths(ONE_IMAGE)
-
-
-def test_what_renderings_share_is_the_prompt_even_if_the_generation_prompt_says_more(tokeniser):
-    thinking = (
-        "{% for m in messages %}[{{ m.role }}]{{ m.content[0].text }}{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]<think>{% endif %}"
-    )
-    tree = (made := with_template(tokeniser("qwen2_vl"), thinking))(NO_IMAGE)
-    assert made.tokenizer.decode(tree.prompt_ids) == "[user]Who are you?[assistant]"
-    assert made.tokenizer.decode(tree.response_ids[0]) == "A cat."
-
-
-def with_template(made: Tokeniser, template: str) -> Tokeniser:
-    processor = pickle.loads(pickle.dumps(made.processor))
-    processor.chat_template = template
-    return Tokeniser(processor, made.family, made.limits)
-
-
-def test_a_template_without_end_of_turn_is_said_once_and_not_mended(tokeniser, caplog):
-    open_ended = "{% for m in messages %}{{ m.role }}: {{ m.content[0].text }} {% endfor %}"
-    with caplog.at_level(logging.WARNING, logger="mmalign"):
-        made = with_template(tokeniser("qwen2_vl"), open_ended)
-    assert "puts no end of turn after an answer" in caplog.text
-    assert not made.ends_turn
-    assert made.tokenizer.decode(made(NO_IMAGE).response_ids[0]).rstrip().endswith("A cat.")
-    assert tokeniser("qwen2_vl").ends_turn
-
-
-def test_a_base_model_reads_one_plain_turn(tokeniser):
-    made = pickle.loads(pickle.dumps(tokeniser("llama")))
-    made.tokenizer.chat_template = None
-    made = Tokeniser(made.tokenizer, made.family, made.limits)
-    tree = made(row(Message.of("user", "Once upon"), responses=(" a time", " a cat")))
-    begin = [made.tokenizer.bos_token_id] if made.tokenizer("a")["input_ids"][0] == made.tokenizer.bos_token_id else []
-    assert tree.prompt_ids.tolist() == begin + made.tokenizer("Once upon", add_special_tokens=False)["input_ids"]
-    assert made.tokenizer.decode(tree.response_ids[0]) == " a time" + made.tokenizer.eos_token
-    with pytest.raises(RowError, match="model has no chat template for several turns .*'system', 'user'"):
-        made(row(Message.of("system", "Be."), Message.of("user", "Hm?")))
 
 
 def test_pad_id_is_a_real_id(tokeniser):
@@ -354,24 +221,6 @@ def test_no_file_stays_open(tokeniser, tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before and len(kept) == 10
 
 
-def test_explain_is_ready_for_json(tokeniser):
-    spans = (Span(start=0, end=1, weight=2.0),)
-    made = tokeniser("qwen2_vl", max_length=500)
-    preference = row(Message.of("user", 0, "Hm?"), media=[png(56, 28)], responses=(Response.of("é!", spans=spans), "b"))
-    told = json.loads(json.dumps(made.explain(preference)))
-    media = [entry for entry in told["prompt"] if entry["role"] == "media"]
-    assert [(entry["text"], entry["count"]) for entry in media] == [("<|image_pad|>", 2)]
-    assert "".join(entry["text"] for entry in told["prompt"] if entry["role"] == "prompt").endswith(
-        "<|im_start|>assistant\n"
-    )
-    assert told["media"] == [{"field": "images[0]", "name": told["media"][0]["name"], "width": 56, "height": 28}]
-    assert [token["weight"] for token in told["responses"][0]["tokens"]][:3] == [2.0, 2.0, 1.0]
-    assert [response["level"] for response in told["responses"]] == [0, 1]
-    assert told["lengths"]["media_tokens"] == 2 and told["lengths"]["max_length"] == 500
-    assert told["lengths"]["turns_dropped"] == 0 and told["lengths"]["shrunk_to_pixels"] is None
-    assert told["inputs"]["image_grid_thw"] == [1, 3]
-
-
 def test_real_photographs_through_every_family(tokeniser, shared_data):
     limits = ImageLimits(root=shared_data / "image")
     photographs = [MediaRef(kind="image", uri=name) for name in ("waterview.jpg", "mllm_demo_1.jpg")]
@@ -379,20 +228,6 @@ def test_real_photographs_through_every_family(tokeniser, shared_data):
     for name in WITH_TEMPLATE:
         made = tokeniser(name, limits=limits, max_pixels=50_000)
         assert made.lengths(preference).prompt_tokens == len(made(preference).prompt_ids), name
-
-
-def test_a_directory_without_processor_is_refused(tiny_model, tmp_path):
-    directory = tmp_path / "model"
-    shutil.copytree(tiny_model("qwen2_vl"), directory)
-    for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
-        (directory / name).unlink(missing_ok=True)
-    with pytest.raises(ModelError, match="model"):
-        load_processor(directory)
-    with pytest.raises(ModelError, match="no processor or tokenizer could be loaded from .*a model directory needs"):
-        load_processor(tmp_path)
-    (tmp_path / "config.json").write_text("{broken")
-    with pytest.raises(ModelError, match="no processor or tokenizer could be loaded"):
-        load_processor(tmp_path)
 
 
 def test_halves_are_seen_upright(tokeniser):

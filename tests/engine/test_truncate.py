@@ -1,20 +1,15 @@
 """Rows that are too long: media shrink, leading turns go, and what still does not fit is refused; nothing is cut."""
 
-import functools
 import time
 
 import pytest
-import transformers
 from pictures import encoded, noise
 
-from mmalign.engine.families import family_of
-from mmalign.engine.tokenise import Tokeniser, load_processor
 from mmalign.engine.truncate import Fitter, TreeLengths, without_turns_before
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
-from mmalign.modalities.image import ImageLimits
 
 
 def row(*turns: Message, media=(), responses=("yes", "not at all")) -> Preference:
@@ -148,17 +143,6 @@ def test_ten_thousand_turns_take_few_measurements():
 
 
 # With real processors.
-
-
-@pytest.fixture(scope="module")
-def tokeniser(tiny_model):
-    @functools.cache
-    def make(name: str, **how) -> Tokeniser:
-        directory = tiny_model(name)
-        family = family_of(transformers.AutoConfig.from_pretrained(directory))
-        return Tokeniser(load_processor(directory), family, ImageLimits(), **how)
-
-    return make
 
 
 def drawn(width: int, height: int, seed: int) -> MediaRef:
