@@ -95,7 +95,7 @@ class ParquetRows:
             self._widen(columns)
         self._columns = columns
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, _schema(columns))
+            self._writer = _writer(self._path, columns)
         self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=_schema(columns)))
         self._waiting, self._waiting_bytes = [], 0
 
@@ -104,7 +104,7 @@ class ParquetRows:
         self._writer.close()
         written = self._path.with_name(self._path.name + ".narrow")
         os.replace(self._path, written)
-        self._writer = pq.ParquetWriter(self._path, _schema(columns))
+        self._writer = _writer(self._path, columns)
         with pq.ParquetFile(written) as narrow:
             for group in range(narrow.num_row_groups):
                 table = narrow.read_row_group(group)
@@ -123,11 +123,20 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         DataError: the file is not Parquet, or is cut short.
     """
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=_ROWS_READ_AT_ONCE):
                 yield from map(_without_json_maps, batch.to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are not UTF-8
+        raise DataError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
+
+
+def _writer(path: Path, columns: list[str]) -> pq.ParquetWriter:
+    """Open a writer whose pages carry checksums, so that a damaged file is an error and not a wrong picture."""
+    return pq.ParquetWriter(path, _schema(columns), write_page_checksum=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _with_json_maps(row: dict[str, Any]) -> dict[str, Any]:
