@@ -121,9 +121,14 @@ def filler_tree(token_id: int) -> PromptTree:
 
 
 def load_ahead(reader: BatchReader, plan: Iterable[MicroBatch], num_workers: int) -> Iterator[LoadedBatch]:
-    """Yield what `reader` makes of each entry of `plan`, in order; `num_workers` processes work ahead."""
+    """Yield what `reader` makes of each entry of `plan`, in order; `num_workers` processes work ahead.
+
+    Close the generator when leaving early: that sends the workers home. They ignore SIGTERM, so a worker that is still
+    there when Python exits would be waited for without end.
+    """
     if num_workers == 0:
-        return (reader[rows] for rows in plan)
+        yield from (reader[rows] for rows in plan)
+        return
     # Tokenizers' own threads do not survive the fork into loader processes.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     loader = DataLoader(
@@ -134,7 +139,11 @@ def load_ahead(reader: BatchReader, plan: Iterable[MicroBatch], num_workers: int
         prefetch_factor=4,
         worker_init_fn=_stay_until_told,
     )
-    return iter(loader)
+    batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        del batches  # the last reference: its workers are told to finish, and joined
 
 
 def _stay_until_told(worker: int) -> None:
