@@ -22,6 +22,7 @@ from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import CheckpointError
 from mmalign.miniature import models as miniature
 from mmalign.objectives.compose import Objective
+from mmalign.report.run_report import write_run_report
 from mmalign.train import rundir, state
 from mmalign.train.checkpoint import Position, latest, prune
 from mmalign.train.diagnose import diagnose
@@ -298,5 +299,6 @@ def finish(course: Course, rows: Rows) -> RunResult:
     lines = read_metrics(run.metrics)
     findings = tuple(map(str, diagnose(lines)))
     if learner.accelerator.is_main_process:
-        print("\n".join([*findings, f"trained model: {run.final}"]), flush=True)
+        write_run_report(run.root)
+        print("\n".join([*findings, f"trained model: {run.final}", f"report: {run.report}"]), flush=True)
     return RunResult(output_dir=run.root, final_dir=run.final, metrics=lines, findings=findings)
