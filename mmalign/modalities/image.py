@@ -72,7 +72,8 @@ def check(ref: MediaRef, limits: ImageLimits, *, field: str = "image") -> tuple[
         image = _picture(file)
         size = _seen_size(image, ref, limits, field)
         if not _is_complete(file, image):
-            image.load()
+            file.seek(0)
+            _picture(file).load()
     return size
 
 

@@ -194,6 +194,13 @@ def test_a_truncated_file_is_refused_by_check_and_by_load(format, share):
             verb(ref(content), ANYTHING)
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_what_follows_a_whole_file_does_no_harm(format):
+    content = encoded(halves(64, 48), format) + b"appended by a camera " * 500
+    assert image.check(ref(content), ANYTHING) == (64, 48)
+    assert loaded(content).shape == (48, 64, 3)
+
+
 @pytest.mark.parametrize("content", [b"x", b"<html>not found</html>", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(1000)])
 def test_what_is_no_picture_is_refused(content):
     for verb in (image.check, image.load):
