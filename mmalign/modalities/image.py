@@ -7,6 +7,7 @@ refuse the same things with the same words.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import struct
 import warnings
@@ -150,7 +151,14 @@ def _picture(file: BinaryIO) -> Image.Image:
     """Read a header. Pillow's warning before a bomb is silenced: `_seen_size` has the say."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Image.open(file, formats=_FORMATS)
+        return Image.open(file, formats=_readable_formats())
+
+
+@functools.cache
+def _readable_formats() -> tuple[str, ...]:
+    """Return those of `_FORMATS` that the installed Pillow knows; AVIF is younger than some."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 @contextmanager
@@ -161,7 +169,7 @@ def _reading(ref: MediaRef, field: str) -> Iterator[None]:
     except RowError:
         raise
     except UnidentifiedImageError as error:
-        hint = f"readable are {', '.join(_FORMATS)}"
+        hint = f"readable are {', '.join(_readable_formats())}"
         raise RowError("image is not in a known format", field=field, value=shown(ref), hint=hint) from error
     except Image.DecompressionBombError as error:
         raise RowError("image has too many pixels", field=field, value=shown(ref), hint=str(error)) from error
