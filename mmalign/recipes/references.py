@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 from accelerate import Accelerator
@@ -83,8 +84,10 @@ def _with_table(split: Split, course: Course, model: str, name: str) -> Split:
             for step in range(sampler.steps_per_epoch)
             for rows in sampler.micro_batches(step, accelerator.process_index)
         )
-        with Counting(f"reference log-probs of {name} rows, batches") as counting, accelerator.autocast():
-            for loaded in counting.each(load_ahead(split.reader, plan, course.data.num_workers)):
+        counting = Counting(f"reference log-probs of {name} rows, batches")
+        loading = closing(load_ahead(split.reader, plan, course.data.num_workers))
+        with loading as batches, counting, accelerator.autocast():
+            for loaded in counting.each(batches):
                 _write_reference(table, split.learner.reference, loaded, accelerator)
         accelerator.wait_for_everyone()
     reader = replace(split.reader, left_out=frozenset(table.missing()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import torch
 
 from mmalign.train.loader import BatchReader, load_ahead
@@ -24,9 +26,10 @@ def evaluate(learner: Learner, reader: BatchReader, sampler: StepSampler, num_wo
     plan = (batch for step in range(sampler.steps_per_epoch) for batch in sampler.micro_batches(step, rank))
     learner.policy.eval()
     metrics = Totals()
-    for loaded in load_ahead(reader, plan, num_workers):
-        output, _ = score(learner, loaded)
-        metrics.add(output.metrics, counted=not loaded.is_filler)
+    with closing(load_ahead(reader, plan, num_workers)) as batches:
+        for loaded in batches:
+            output, _ = score(learner, loaded)
+            metrics.add(output.metrics, counted=not loaded.is_filler)
     learner.policy.train()
     means, _ = metrics.reduce(learner.accelerator, [0.0])
     loss = sum(part.weight * means.get(f"loss/{part.name}", 0.0) for part in learner.objective.parts)
