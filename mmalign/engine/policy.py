@@ -67,6 +67,12 @@ class Policy(nn.Module):
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of layers that are sharded as one piece; accelerate asks for them under transformers' name."""
+        present = {type(module).__name__ for module in self.model.modules()}
+        return sorted(present & set(self.base._no_split_modules or ()))
+
     def forward(self, batch: TreeBatch) -> Tensor:
         """Return the log-prob of every response token in nats, fp32 [B, K, R]; 0 outside `batch.response_mask`."""
         if not self.family.known:

@@ -30,7 +30,7 @@ def replicated(policy: Policy) -> torch.nn.Module:
 
 
 def sharded(policy: Policy) -> torch.nn.Module:
-    layers = [module for module in policy.modules() if type(module).__name__ in policy.base._no_split_modules]
+    layers = [module for module in policy.modules() if type(module).__name__ in policy._no_split_modules]
     for layer in layers:
         fully_shard(layer)
     return fully_shard(policy)
@@ -73,6 +73,17 @@ def test_a_rank_without_images_keeps_step_with_one_that_has_them(tiny_model):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(rank_of_two, args=(port, [tiny_model(name) for name in NAMES]), nprocs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("qwen2_5_vl", {"Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"}),
+        ("llava", {"CLIPEncoderLayer", "CLIPVisionEmbeddings", "LlamaDecoderLayer"}),
+    ],
+)
+def test_layers_to_shard_are_named_only_when_the_model_has_them(tiny_model, name, layers):
+    assert set(load_policy(tiny_model(name))._no_split_modules) == layers
 
 
 def test_the_blank_image_runs_before_the_language_model(tiny_model, monkeypatch):
