@@ -117,9 +117,15 @@ def _media_struct(ref: MediaRef) -> dict[str, Any]:
 
 
 def _media_facts(media: list[MediaRef]) -> list[dict[str, Any]]:
-    facts = [{name: _plain(getattr(ref, name)) for name in _MEDIA_FACTS} for ref in media]
-    facts = [{name: value for name, value in fact.items() if value is not None} for fact in facts]
+    facts = [_facts(ref) for ref in media]
     return facts if any(facts) else []
+
+
+def _facts(ref: MediaRef) -> dict[str, Any]:
+    said = {name: getattr(ref, name) for name in _MEDIA_FACTS}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in said.items() if value is not None
+    }
 
 
 def _responses_column(responses: tuple[Response, ...], order: list[int], kinds: Mapping[int, str]) -> list[dict]:
@@ -140,15 +146,8 @@ def _response_column(response: Response, order: list[int], kinds: Mapping[int, s
         column["spans"] = [{"start": span.start, "end": span.end, "weight": span.weight} for span in response.spans]
     if response.media is not None:
         media = [response.media[index] for index in order]
-        facts = [{name: _plain(getattr(ref, name)) for name in _MEDIA_FACTS} for ref in media]
-        column["media"] = [
-            {"kind": ref.kind} | _media_struct(ref) | fact for ref, fact in zip(media, facts, strict=True)
-        ]
+        column["media"] = [{"kind": ref.kind} | _media_struct(ref) | _facts(ref) for ref in media]
     return column
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

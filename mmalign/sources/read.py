@@ -53,30 +53,34 @@ def read_raw(
     Raises:
         DataError: there is nothing to read, or it cannot be read any further.
     """
-    place = Path(path)
-    if not place.exists():
-        yield from _from_hub(str(path), allow_network)
-        return
     count = 0
-    for file, name in _files(place):
-        for row, values in _rows(file, name, on_broken):
-            count += 1
-            if isinstance(values, dict):
-                yield RawRow(name, row, values)
-            else:
-                on_broken(name, row, RowError("row is not an object", value=values, hint="a row is {column: value}"))
+    for name, row, values in _places(path, on_broken, allow_network):
+        count += 1
+        if isinstance(values, dict):
+            yield RawRow(name, row, values)
+        else:
+            on_broken(name, row, RowError("row is not an object", value=values, hint="a row is {column: value}"))
     if not count:
         raise DataError(f"{path} holds no rows")
 
 
-def _from_hub(name: str, allow_network: bool) -> Iterator[RawRow]:
+def _places(path: str | os.PathLike[str], on_broken: OnBroken, allow_network: bool) -> Iterator[tuple[str, int, Any]]:
+    """Yield file name, row number and value of everything that stands where a row should."""
+    if not Path(path).exists():
+        name = _hub_id(str(path), allow_network)
+        yield from ((name, row, values) for row, values in enumerate(tables.hub_rows(name), start=1))
+        return
+    for file, name in _files(Path(path)):
+        yield from ((name, row, values) for row, values in _rows(file, name, on_broken))
+
+
+def _hub_id(name: str, allow_network: bool) -> str:
     looks_like_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith(ENDINGS)
     if not looks_like_id:
         raise DataError(f"{name} does not exist")
     if not allow_network:
         raise DataError(f"{name} does not exist here; if it is a data set on the hub, allow the network to fetch it")
-    for row, values in enumerate(tables.hub_rows(name), start=1):
-        yield RawRow(name, row, values)
+    return name
 
 
 def _files(place: Path) -> list[tuple[Path, str]]:

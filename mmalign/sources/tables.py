@@ -72,7 +72,8 @@ def hub_rows(name: str) -> Iterator[dict[str, Any]]:
                 stream = stream.cast_column(column, encoded)
         yield from map(_filled, stream)
     except Exception as error:  # the library raises whatever the network and the repository's files bring up
-        raise DataError(f"{name} cannot be read from the hub: {type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        raise DataError(f"{name} does not exist here and cannot be read from the hub: {why}") from error
 
 
 def _filled(row: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def round_trip(folder, ending, rows, **choices):
 
 
 @given(rows=st.lists(preferences(), max_size=5), rows_per_group=st.integers(1, 3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_a_row_says_comes_back(tmp_path_factory, rows, rows_per_group):
     folder = tmp_path_factory.mktemp("store")
     assert round_trip(folder, ".jsonl", rows) == rows

@@ -11,6 +11,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference
 from mmalign.sources.detect import SOURCES, detect, named, parse, read
+from mmalign.sources.quarantine import Refusal
 from mmalign.sources.read import RawRow
 
 KITCHEN = MediaRef(kind="image", uri="kitchen.jpg")
@@ -375,6 +376,25 @@ def test_whatever_stands_in_a_column_a_row_is_kept_or_refused(name, title):
             for changed in (row | {column: value}, {key: row[key] for key in row if key != column}):
                 with contextlib.suppress(RowError):
                     preference(changed)
+
+
+def test_a_nan_in_a_file_is_refused_with_its_field(tmp_path):
+    row = copy.deepcopy(EXAMPLES["mmalign", "three responses with scores"])
+    row["responses"][1]["score"] = float("nan")
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))  # Python writes NaN, which is not JSON, and reads it
+    refused = []
+    assert list(read(tmp_path / "rows.jsonl", on_refused=refused.append)) == []
+    assert refused == [Refusal("rows.jsonl", 1, "score", "nan", "number is not finite")]
+
+
+def test_giant_rows_and_endless_conversations_are_read(tmp_path):
+    turns = [{"role": ("user", "assistant")[k % 2], "content": f"<image>{k}"} for k in range(10_001)]
+    long = {"messages": turns, "chosen": "x", "rejected": "y", "images": ["a.jpg"] * 10_001}
+    giant = {"prompt": "q " * 5_000_000, "chosen": "x", "rejected": "y"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(long) + "\n" + json.dumps(giant))
+    first, second = read(tmp_path / "rows.jsonl", on_refused=print)
+    assert (len(first.prompt), len(first.media), first.prompt[-1].text) == (10_001, 10_001, "10000")
+    assert len(second.prompt[0].text) == 10_000_000
 
 
 # ---- real files ----------------------------------------------------------------------------------

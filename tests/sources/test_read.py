@@ -137,7 +137,9 @@ def test_what_the_hub_says_no_to_is_a_message(monkeypatch):
         raise ConnectionError("offline")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(DataError, match="owner/name cannot be read from the hub: ConnectionError: offline"):
+    with pytest.raises(
+        DataError, match="owner/name does not exist here and cannot be read from the hub: ConnectionError: offline"
+    ):
         list(tables.hub_rows("owner/name"))
 
 
