@@ -81,9 +81,10 @@ def _chosen_falls(curves: Curves) -> Finding | None:
     fell = (level.moved and level.change < 0) or (logps.moved and logps.change < 0)
     if not fell or level.change > -0.1 * margin.change:
         return None
+    log_prob = f"log-prob {_number(logps.start)} to {_number(logps.end)} nats, " if logps.change < 0 else ""
     sentence = (
-        f"The chosen answers became less likely (log-prob {_number(logps.start)} to {_number(logps.end)} nats, reward "
-        f"{_number(level.start)} to {_number(level.end)}) while the margin rose from {_number(margin.start)} to "
+        f"The chosen answers became less likely ({log_prob}reward {_number(level.start)} to {_number(level.end)}) while "
+        f"the margin rose from {_number(margin.start)} to "
         f"{_number(margin.end)}: the model learns to avoid the rejected answers, not to give the chosen ones, and the "
         "probability may go to answers nobody judged."
     )

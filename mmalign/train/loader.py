@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -120,7 +120,7 @@ def filler_tree(token_id: int) -> PromptTree:
     )
 
 
-def load_ahead(reader: BatchReader, plan: Iterable[MicroBatch], num_workers: int) -> Iterator[LoadedBatch]:
+def load_ahead(reader: BatchReader, plan: Iterable[MicroBatch], num_workers: int) -> Generator[LoadedBatch, None, None]:
     """Yield what `reader` makes of each entry of `plan`, in order; `num_workers` processes work ahead.
 
     Close the generator when leaving early: that sends the workers home. They ignore SIGTERM, so a worker that is still
@@ -147,7 +147,7 @@ def load_ahead(reader: BatchReader, plan: Iterable[MicroBatch], num_workers: int
 
 
 def _stay_until_told(worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the training process, which still needs its batches to finish the step."""
+    """Leave Ctrl-C and SIGTERM to the training process: it needs its batches to finish the step, then ends us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)

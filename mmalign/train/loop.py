@@ -84,7 +84,7 @@ def train(course: Course, start: Position) -> Position:
     bar = TrainingBar(course.total_steps, start.step, unit=_unit(course.train.reader.rows), shown=main)
     position = start
     learner.policy.train()
-    with stop_requests() as stop, closing(refused), metrics_file, bar:
+    with stop_requests() as stop, closing(batches), closing(refused), metrics_file, bar:
         for step in range(start.step + 1, course.total_steps + 1):
             # 1. Load this rank's micro-batches of the step.
             began = time.perf_counter()
@@ -138,7 +138,9 @@ def train(course: Course, start: Position) -> Position:
                     metrics_file.sync()
                 save_checkpoint(learner, course.run.checkpoints, position, course.identity, config.save_total_limit)
             if stopping:
-                raise Interrupted(stop.number or signal.SIGTERM, place_of(course.run.checkpoints, position))
+                interrupted = Interrupted(stop.number or signal.SIGTERM, place_of(course.run.checkpoints, position))
+                accelerator.print(interrupted)
+                raise interrupted
     return position
 
 

@@ -23,12 +23,13 @@ from typing import Any
 
 import torch
 
+from mmalign import __version__
 from mmalign.config.load import dump
 from mmalign.config.schema import RecipeConfig
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.train.checkpoint import latest
 
-_PACKAGES = ("mmalign", "torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "numpy")
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "numpy")
 
 # Written before the first step: a run that failed by then may be started again in the same place.
 _BEFORE_TRAINING = frozenset({"config.yaml", "manifest.json", "data", "quarantine.jsonl", "start"})
@@ -143,7 +144,11 @@ def write_manifest(run: RunDirectory, facts: Mapping[str, Any]) -> None:
     """Write versions, machine and `facts` (fingerprints, sizes) as `manifest.json`."""
     manifest = {
         "command": sys.argv,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {
+            "mmalign": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
         "machine": {
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",

@@ -79,9 +79,9 @@ with writing(Path({str(tmp_path)!r}), Position(step=5), {{}}) as directory:
 
 def test_a_full_disk_is_said_in_words_and_leaves_the_earlier_checkpoint(tmp_path):
     whole = save(tmp_path, 3)
-    with pytest.raises(CheckpointError, match="No space left on device.*last whole checkpoint is .*step-00000003"):
-        with writing(tmp_path, Position(step=5), IDENTITY):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    said = "No space left on device.*last whole checkpoint is .*step-00000003"
+    with pytest.raises(CheckpointError, match=said), writing(tmp_path, Position(step=5), IDENTITY):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert latest(tmp_path) == whole
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 

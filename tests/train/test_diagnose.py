@@ -85,6 +85,12 @@ def test_chosen_falling_while_margins_rise_is_said_with_both_figures():
     assert "Raise the weight of the sft term" in str(diagnose(with_sft)[0])
 
 
+def test_a_log_prob_that_rose_by_the_luck_of_the_rows_is_not_held_against_the_reward():
+    lucky = HEALTHY | {"rewards__chosen": lambda t: 0.01 - 1.0 * t, "logps__chosen": lambda t: -30 + 2 * t}
+    (finding,) = diagnose(run(noise=0.0, **lucky))
+    assert "became less likely (reward -0.11 to -0.87)" in finding.sentence
+
+
 def test_chosen_rising_or_falling_a_little_is_no_finding():
     little = HEALTHY | {"rewards__chosen": lambda t: 0.01 - 0.05 * t}
     assert names(run(noise=0.001, **little)) == []

@@ -1,0 +1,220 @@
+"""An interrupted run that is resumed is the run that was not: same lines, same weights, bit for bit."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from training_runs import (
+    assert_same_weights,
+    command,
+    environment,
+    final_weights,
+    metrics,
+    recipe,
+    run,
+    write_rows,
+)
+
+from mmalign.errors import CheckpointError, ConfigError
+from mmalign.modalities import image
+from mmalign.train import checkpoint
+from mmalign.train.checkpoint import checkpoints
+from mmalign.train.metrics import MetricsFile
+
+STEPS, SAVE_STEPS = 11, 3
+ROWS = 18  # 5 steps of 4 rows an epoch, the last with 2: the run crosses two epochs
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("rows"), ROWS, text_only=(3, 8))
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model, rows):
+    def make(output_dir, **changes):
+        changes = {"train__max_steps": STEPS, "train__save_steps": SAVE_STEPS, **changes}
+        return recipe(tiny_model("qwen2_5_vl"), rows, output_dir, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, settings):
+    """A run that nobody interrupts."""
+    output_dir = tmp_path_factory.mktemp("straight") / "run"
+    run(settings(output_dir))
+    return output_dir
+
+
+def assert_same_run(one, other):
+    assert metrics(one) == metrics(other)
+    assert_same_weights(final_weights(one), final_weights(other))
+
+
+def run_until(step, values, monkeypatch):
+    """Let a run die without a word after `step`, as a process that is killed."""
+    write = MetricsFile.write
+
+    def write_or_die(self, line):
+        write(self, line)
+        if line["step"] == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsFile, "write", write_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            run(values)
+
+
+def wait_for_line(output_dir, count):
+    """Wait until `metrics.jsonl` has `count` lines."""
+    path = output_dir / "metrics.jsonl"
+    for _ in range(6000):
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.005)
+    raise AssertionError("the run wrote no lines")
+
+
+def forked(values):
+    """Run a recipe in a fork of this process, which has imported everything already."""
+    process = multiprocessing.get_context("fork").Process(target=run, args=(values,))
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize("lines", [2, 7], ids=["before the first checkpoint", "inside the second epoch"])
+def test_killed_at_some_moment_and_resumed(tmp_path, settings, straight, lines):
+    process = forked(settings(tmp_path / "run"))
+    wait_for_line(tmp_path / "run", lines)
+    process.kill()
+    process.join(timeout=60)
+    assert not (tmp_path / "run" / "final").exists()
+    run(settings(tmp_path / "run"), resume=True)
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_killed_while_a_checkpoint_is_written_and_resumed(tmp_path, settings, straight, monkeypatch):
+    """The process dies when the files of step 6 are written but the checkpoint is not yet in its place."""
+    flush = checkpoint._flush
+
+    def flush_or_die(directory):
+        if "00000006" in directory.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(directory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_flush", flush_or_die)
+        process = forked(settings(tmp_path / "run"))
+        process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000003"]
+    assert (tmp_path / "run" / "checkpoints" / ".unfinished-step-00000006").exists()
+    run(settings(tmp_path / "run"), resume=True)
+    assert_same_run(tmp_path / "run", straight)
+    assert not (tmp_path / "run" / "checkpoints" / ".unfinished-step-00000006").exists()
+
+
+def test_ctrl_c_saves_a_checkpoint_and_exits_with_130(tmp_path, settings, straight):
+    process = forked(settings(tmp_path / "run", train__save_steps=None, data__num_workers=1))
+    wait_for_line(tmp_path / "run", 4)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=60)
+    assert process.exitcode == 130
+    assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 1
+    run(settings(tmp_path / "run", train__save_steps=None), resume=True)
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_sigterm_saves_a_checkpoint_says_so_and_exits_with_143(tmp_path, settings, straight):
+    line = command(settings(tmp_path / "run", train__save_steps=None))
+    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for_line(tmp_path / "run", 4)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    (saved,) = checkpoints(tmp_path / "run" / "checkpoints")
+    assert f"stopped by SIGTERM; saved {saved}; run again with --resume to go on" in said
+    assert "Traceback" not in said
+    run(settings(tmp_path / "run", train__save_steps=None), resume=True)
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_adapters_resume_bit_for_bit(tmp_path, settings, monkeypatch):
+    changes = {"model__lora": {"rank": 4, "alpha": 8.0}, "model__freeze": ["vision"], "data__num_workers": 1}
+    run(settings(tmp_path / "straight", **changes))
+    run_until(8, settings(tmp_path / "run", **changes), monkeypatch)
+    run(settings(tmp_path / "run", **changes), resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_precomputed_reference_is_used_again(tmp_path, settings, straight, monkeypatch):
+    from mmalign.engine.reference_table import ReferenceTable
+
+    run_until(8, settings(tmp_path / "run", model__precompute_reference=True), monkeypatch)
+    monkeypatch.setattr(ReferenceTable, "write", None)
+    run(settings(tmp_path / "run", model__precompute_reference=True), resume=True)
+    assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, STEPS + 1))
+
+
+def test_resuming_decodes_no_media_of_the_steps_before(tmp_path, settings, monkeypatch):
+    run_until(10, settings(tmp_path / "run"), monkeypatch)
+    decoded = []
+    decode = image.decode
+    monkeypatch.setattr(
+        image, "decode", lambda content, ref, *args, **how: decoded.append(ref) or decode(content, ref, *args, **how)
+    )
+    run(settings(tmp_path / "run"), resume=True)
+    assert len(decoded) <= 2 * 4  # steps 10 and 11, four rows each
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, settings, straight):
+    before = metrics(straight), final_weights(straight)
+    result = run(settings(straight), resume=True)
+    assert metrics(straight) == before[0]
+    assert_same_weights(final_weights(straight), before[1])
+    assert result.metrics[-1]["step"] == STEPS
+
+
+def test_a_finished_run_is_not_overwritten(settings, straight):
+    with pytest.raises(ConfigError, match="is not empty .*checkpoints, final, metrics.jsonl.*--resume, name another"):
+        run(settings(straight))
+
+
+def test_nothing_to_resume_is_said(tmp_path, settings):
+    with pytest.raises(CheckpointError, match="there is no run to resume"):
+        run(settings(tmp_path / "never"), resume=True)
+
+
+def test_another_learning_rate_is_another_run(settings, straight):
+    with pytest.raises(CheckpointError, match=r"train.learning_rate: 0.001 in the checkpoint, 0.002 now"):
+        run(settings(straight, train__learning_rate=0.002), resume=True)
+
+
+def test_other_rows_are_another_run(tmp_path, settings, straight, rows):
+    changed = tmp_path / "rows.jsonl"
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    lines[0]["chosen"][0]["content"] = "Something else"
+    changed.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        run(settings(straight, data__train=str(changed), data__root=str(rows.parent)), resume=True)
+
+
+def test_what_no_number_depends_on_may_change(tmp_path, settings, straight):
+    run(settings(straight, train__save_steps=5, train__save_total_limit=1, data__num_workers=1), resume=True)
+
+
+def test_ranks_may_be_traded_for_accumulation(settings, straight):
+    cut = {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 4}
+    run(settings(straight, **cut), resume=True)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path, settings):
+    run(settings(tmp_path / "run", train__save_steps=2, train__save_total_limit=2))
+    kept = [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")]
+    assert kept == ["step-00000010", "step-00000011"]

@@ -1,0 +1,139 @@
+"""Rows with pictures, recipes on miniature models, and whole runs, for tests of training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pictures import encoded, noise
+from safetensors.torch import load_file
+
+from mmalign.config.load import from_values
+from mmalign.config.schema import RecipeConfig
+from mmalign.recipes import preference, sft
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TIMES = ("step_time_s", "data_time_s")
+_WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+
+
+def write_rows(directory: Path, count: int, *, text_only: Sequence[int] = (), name: str = "rows.jsonl") -> Path:
+    """Write `count` preference rows of different lengths, each with a picture of its own but those in `text_only`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for row in range(count):
+        question = {"type": "text", "text": f"What is {' '.join(_WORDS[: row % 5])} ?"}
+        columns: dict[str, Any] = {"prompt": [{"role": "user", "content": [question]}], "images": []}
+        if row not in text_only:
+            columns["prompt"][0]["content"].insert(0, {"type": "image"})
+            columns["images"] = [f"{row}.png"]
+            (directory / f"{row}.png").write_bytes(encoded(noise(28 + 28 * (row % 2), 56, seed=row)))
+        columns["chosen"] = [{"role": "assistant", "content": f"It is {_WORDS[row % 11]}" + " indeed" * (row % 3)}]
+        columns["rejected"] = [{"role": "assistant", "content": f"No {_WORDS[-row % 11]}" + " at all" * (row % 4)}]
+        lines.append(json.dumps(columns))
+    path = directory / name
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def recipe(model: Path | str, rows: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
+    """Return the values of a recipe file; `changes` are dotted keys with `__` for the dot (`train__seed=3`)."""
+    values: dict[str, Any] = {
+        "recipe": "preference",
+        "model": {"path": str(model)},
+        "data": {"train": str(rows)},
+        "objective": [{"name": "dpo", "beta": 0.1}, {"name": "sft", "weight": 0.1}],
+        "train": {
+            "output_dir": str(output_dir),
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 1e-3,
+            "max_steps": 3,
+            "seed": 7,
+        },
+    }
+    for key, value in changes.items():
+        place = values
+        *sections, last = key.split("__")
+        for section in sections:
+            place = place.setdefault(section, {})
+        if value is None and last in place:
+            del place[last]
+        else:
+            place[last] = value
+    return values
+
+
+def configured(values: dict[str, Any]) -> RecipeConfig:
+    return from_values(values)
+
+
+def run(values: dict[str, Any], *, resume: bool = False):
+    """Run a recipe in this process."""
+    config = configured(values)
+    return (sft if config.recipe == "sft" else preference).run(config, resume=resume)
+
+
+def command(values: dict[str, Any], *arguments: str, ranks: int = 1, before: str = "") -> list[str]:
+    """Return the command line that runs a recipe in a process, or several, of its own.
+
+    Args:
+        before: Python that runs first, in a single process.
+    """
+    config = Path(values["train"]["output_dir"]).with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(values))
+    if before:
+        program = f"{before}\nfrom mmalign.cli import main\nmain({['train', str(config), *arguments]!r})"
+        return [sys.executable, "-c", program]
+    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", str(ranks), "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+    launch += ["--main_process_port", "0"]
+    prefix = ["-m", *launch] if ranks > 1 else []
+    return [sys.executable, *prefix, "-m", "mmalign", "train", str(config), *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a process of its own: one thread, our package."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def in_a_process(
+    values: dict[str, Any], *arguments: str, ranks: int = 1, before: str = ""
+) -> subprocess.CompletedProcess:
+    """Run a recipe in a process of its own and wait for it."""
+    line = command(values, *arguments, ranks=ranks, before=before)
+    return subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+
+
+def metrics(output_dir: Path | str) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl` without the times."""
+    lines = [json.loads(line) for line in (Path(output_dir) / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def final_weights(output_dir: Path | str) -> dict[str, torch.Tensor]:
+    """Return the weights in `final/`."""
+    (path,) = (Path(output_dir) / "final").glob("*.safetensors")
+    return load_file(path)
+
+
+def assert_close(one: list[dict[str, Any]], other: list[dict[str, Any]], tolerance: float) -> None:
+    """Check two curves, number by number."""
+    assert [line["step"] for line in one] == [line["step"] for line in other]
+    for left, right in zip(one, other, strict=True):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            assert abs(value - right[name]) <= tolerance * (1 + abs(value)), (left["step"], name, value, right[name])
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Check weights bit by bit."""
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
