@@ -1,0 +1,217 @@
+"""One training step, TRL's DPOTrainer against mmalign: pairs per second, working memory, distance to the floor.
+
+    python tools/bench_step.py                       # all cases, one Markdown table
+    python tools/bench_step.py --quick               # a tiny model and one repeat: does it run?
+    python tools/bench_step.py --cases a,k8 --vision frozen --tuning full --repeats 5
+
+Both sides get the same weights, rows, dtype, attention kernel and number of threads (Qwen2.5-VL architecture, random
+weights, hidden 512, 8 layers, vocabulary 32,768, vision 6 layers). First they must agree on loss and gradients, or
+nothing is timed. Every side then lives in a process of its own; the processes take steps in turn, in the opposite order
+every other round, so that what else the machine does falls on all of them. Figures are medians; ratios are medians of
+the ratios of a round. Working memory is the peak of a side's first step less what stood before it (gradients included).
+
+The floor is the arithmetic of the tree step, each unique token once, at the rate at which this machine multiplies large
+matrices; the last column says how many times slower than that the tree is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from bench_sides import SIDES, Case, Setting, save_models  # noqa: E402
+from bench_workers import Step, Worker  # noqa: E402
+
+PEER, TREE = "trl", "tree"
+
+SHAPES: dict[str, dict[str, int | str]] = {
+    "a": {"name": "256 image tokens, 2 x 40", "prompts": 2, "responses": 2, "image_tokens": 256, "response_tokens": 40},
+    "b": {
+        "name": "1,024 image tokens, 2 x 128",
+        "prompts": 1,
+        "responses": 2,
+        "image_tokens": 1024,
+        "response_tokens": 128,
+    },
+    "k4": {
+        "name": "256 image tokens, 4 x 40",
+        "prompts": 1,
+        "responses": 4,
+        "image_tokens": 256,
+        "response_tokens": 40,
+    },
+    "k8": {
+        "name": "256 image tokens, 8 x 40",
+        "prompts": 1,
+        "responses": 8,
+        "image_tokens": 256,
+        "response_tokens": 40,
+    },
+}
+LARGEST_DISAGREEMENT = {"float32": 3e-5, "bfloat16": 3e-2}
+"""How far losses, and gradients over the largest gradient, may be apart."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one side did in one case."""
+
+    memory_mib: float
+    steps: tuple[Step, ...]
+
+    @property
+    def wall_s(self) -> float:
+        """Median of the clock."""
+        return statistics.median(step.wall_s for step in self.steps)
+
+    def times(self, other: Measured, clock: str = "wall_s") -> float:
+        """Return how many times the other takes: the median over the rounds."""
+        rounds = zip(self.steps, other.steps, strict=True)
+        return statistics.median(getattr(theirs, clock) / getattr(ours, clock) for ours, theirs in rounds)
+
+
+def main() -> None:
+    """Measure what the command line asks for and print a Markdown table."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as directory:
+        setting = Setting(*save_models(Path(directory), "tiny" if arguments.quick else "bench"))
+        rate = matrix_rate(setting, arguments.threads)
+        print(heading(setting, arguments.threads, rate), flush=True)
+        print("\n".join(table_head(arguments.sides)), flush=True)
+        for case in cases_of(arguments):
+            agree(setting, case, arguments.threads)
+            measured, operations = measure(setting, case, arguments.sides, arguments.repeats, arguments.threads)
+            print(table_row(case, measured, operations / rate), flush=True)
+        print(f"\nLoad of the machine at the end: {os.getloadavg()[0]:.1f}.")
+
+
+def cases_of(arguments: argparse.Namespace) -> Iterator[Case]:
+    """Yield the cases that the command line names."""
+    for shape in arguments.cases.split(","):
+        for tuning in arguments.tuning.split(","):
+            for vision in arguments.vision.split(","):
+                yield Case(**SHAPES[shape], vision=vision, tuning=tuning)
+
+
+def agree(setting: Setting, case: Case, threads: int) -> None:
+    """Stop unless the peer and the tree compute the same loss and the same gradients."""
+    worker = Worker(PEER, setting, case, threads=threads)
+    loss, gradient = worker.distance_to(TREE)
+    worker.close()
+    allowed = LARGEST_DISAGREEMENT[setting.dtype]
+    if not (loss <= allowed and gradient <= allowed):
+        sys.exit(
+            f"{case}: the sides do not compute the same: losses differ by {loss:.1e}, gradients by {gradient:.1e} "
+            f"of the largest; allowed is {allowed:.0e}. Nothing is timed."
+        )
+
+
+def measure(
+    setting: Setting, case: Case, sides: Sequence[str], repeats: int, threads: int
+) -> tuple[dict[str, Measured], int]:
+    """Return what each side did, and the arithmetic of a step of the tree."""
+    workers = {name: Worker(name, setting, case, threads=threads) for name in sides}
+    memory = {name: worker.working_memory_mib() for name, worker in workers.items()}
+    steps: dict[str, list[Step]] = {name: [] for name in sides}
+    for repeat in range(repeats):
+        for name in sides if repeat % 2 == 0 else reversed(sides):
+            steps[name].append(workers[name].step())
+    operations = workers[TREE].floating_point_operations()
+    for worker in workers.values():
+        worker.close()
+    return {name: Measured(memory[name], tuple(steps[name])) for name in sides}, operations
+
+
+def matrix_rate(setting: Setting, threads: int) -> float:
+    """Return the machine's rate at large matrix products, in operations per second: the best of ten."""
+    import torch
+
+    torch.set_num_threads(threads)
+    size = 8192 if setting.device == "cuda" else 2048
+    left = torch.randn(size, size, device=setting.device, dtype=getattr(torch, setting.dtype))
+    seconds = []
+    for _ in range(10):
+        before = time.perf_counter()
+        left @ left
+        if setting.device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - before)
+    return 2 * size**3 / min(seconds)
+
+
+def heading(setting: Setting, threads: int, rate: float) -> str:
+    """Return what a figure means nothing without."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft"))
+    return (
+        f"{date.today()}; {machine(setting.device)}, {threads} threads, load {os.getloadavg()[0]:.1f} at the start; "
+        f"{setting.dtype}, {setting.attention}; {packages}; Python {platform.python_version()}; "
+        f"matrix products at {rate / 1e9:,.0f} GFLOP/s.\n"
+    )
+
+
+def machine(device: str) -> str:
+    """Return the name of the processor that computes."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} ({os.cpu_count()} cores)"
+
+
+def table_head(sides: Sequence[str]) -> tuple[str, str]:
+    """Return the head of the table and its rule."""
+    others = [name for name in sides if name != PEER]
+    columns = ["case", "vision", "tuning"]
+    columns += [f"{name}: pairs/s" for name in sides]
+    columns += [f"{name} / {PEER}" for name in others]
+    columns += [f"{name}: MiB" for name in sides]
+    columns += [f"{PEER} / {name} MiB" for name in others]
+    columns += ["tree / floor"]
+    return "| " + " | ".join(columns) + " |", "|" + " --- |" * 3 + " ---: |" * (len(columns) - 3)
+
+
+def table_row(case: Case, measured: dict[str, Measured], floor_s: float) -> str:
+    """Return one row of the table; a ratio of pairs per second has the one of CPU seconds behind it."""
+    peer = measured[PEER]
+    others = {name: side for name, side in measured.items() if name != PEER}
+    cells = [case.name, case.vision, case.tuning]
+    cells += [f"{case.pairs / side.wall_s:.2f}" for side in measured.values()]
+    cells += [f"**{side.times(peer):.1f}** ({side.times(peer, 'cpu_s'):.1f})" for side in others.values()]
+    cells += [f"{side.memory_mib:,.0f}" for side in measured.values()]
+    cells += [f"{peer.memory_mib / side.memory_mib:.1f}" for side in others.values()]
+    cells += [f"{measured[TREE].wall_s / floor_s:.2f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default=",".join(SHAPES), help="of " + ", ".join(SHAPES))
+    parser.add_argument("--vision", default="trained,frozen")
+    parser.add_argument("--tuning", default="full,lora")
+    parser.add_argument("--sides", default=";".join(SIDES), help="separated by semicolons, of " + "; ".join(SIDES))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--quick", action="store_true", help="tiny model, one repeat, first shape: does it run?")
+    arguments = parser.parse_args()
+    arguments.sides = arguments.sides.split(";")
+    if arguments.quick:
+        arguments.repeats, arguments.cases = 1, "a"
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
