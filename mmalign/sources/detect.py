@@ -102,7 +102,8 @@ def parse(raw: RawRow, format: str | None = None) -> Preference:
         raise
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
         reason = f"row does not have the shape of the format {source.name}"
-        raise RowError(reason, value=f"{type(error).__name__}: {error}") from error
+        hint = f"it has the columns {', '.join(source.needs)}"
+        raise RowError(reason, value=f"{type(error).__name__}: {error}", hint=hint) from error
     require_compared(preference, raw.values)
     require_sound(preference)
     own_id = preference.id or _own_id(raw.values)
