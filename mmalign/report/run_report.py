@@ -20,7 +20,7 @@ from mmalign.report.page import render, write
 from mmalign.report.parts import Example, Tile, from_to
 from mmalign.report.svg import figure
 from mmalign.sources.quarantine import Refusal, recorded
-from mmalign.train.curves import Curves
+from mmalign.train.curves import Curve, Curves
 from mmalign.train.diagnose import diagnose
 from mmalign.train.metrics import read_metrics
 from mmalign.train.rundir import RunDirectory
@@ -79,13 +79,19 @@ def tiles(lines: Sequence[Mapping[str, Any]]) -> list[Tile]:
             found.append(Tile(title=title, value=from_to(curve.start, curve.end), beside="first to last quarter"))
     for title, metric in (("Held-out accuracy", "eval_rewards/accuracies"), ("Held-out loss", "eval_loss")):
         if (curve := curves.get(metric, fewest=1)) is not None:
-            beside = f"step {curve.steps[0]} to {curve.steps[-1]}"
-            found.append(Tile(title=title, value=from_to(curve.values[0], curve.values[-1]), beside=beside))
+            found.append(_held_out(title, curve))
             break
     if (curve := curves.get("step_time_s", fewest=1)) is not None:
         beside = f"{_duration(sum(curve.values))} in all"
         found.append(Tile(title="Per step", value=_duration(median(curve.values)), beside=beside))
     return found
+
+
+def _held_out(title: str, curve: Curve) -> Tile:
+    if len(curve.values) == 1:
+        return Tile(title=title, value=figure(curve.values[0]), beside=f"at step {curve.steps[0]}")
+    beside = f"step {curve.steps[0]} to {curve.steps[-1]}"
+    return Tile(title=title, value=from_to(curve.values[0], curve.values[-1]), beside=beside)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,17 @@ def figure(value: float) -> str:
     if size >= 1e-3:
         text = f"{value:.3g}" if size < 1000 else f"{value:.0f}"
         return text.replace("-", "\N{MINUS SIGN}")
+    return _power_of_ten(value)
+
+
+def _axis_labels(values: Sequence[float]) -> list[str]:
+    """Return tick labels of one kind: all in powers of ten when the largest is small, else as `figure` has them."""
+    if 0 < max(map(abs, values), default=0) < 0.01:
+        return [_power_of_ten(value) if value else "0" for value in values]
+    return [figure(0 if abs(value) < 1e-9 else value) for value in values]
+
+
+def _power_of_ten(value: float) -> str:
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
 
@@ -163,20 +174,21 @@ class _Plot:
     def value_ticks(self) -> list[float]:
         if not self.log:
             return ticks(self.low, self.high)
-        powers = ticks(self.low, self.high)
-        whole = sorted({10.0 ** math.floor(power + 0.5) for power in powers})
-        inside = [value for value in whole if self.low <= math.log10(value) <= self.high]
-        return inside if len(inside) > 1 else [10.0**power for power in powers]
+        powers = range(math.ceil(self.low), math.floor(self.high) + 1)
+        if len(powers) > 1:
+            return [10.0**power for power in powers]
+        return [value for value in ticks(10.0**self.low, 10.0**self.high) if value > 0]
 
 
 def _grid(plot: _Plot) -> Markup:
     parts = []
-    for value in plot.value_ticks():
+    values = plot.value_ticks()
+    for value, text in zip(values, _axis_labels(values), strict=True):
         y = plot.y(value)
         parts.append(
             Markup(
                 '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="axis" x="{}" y="{}">{}</text>'
-            ).format(_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 8, y + 4, figure(value))
+            ).format(_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 8, y + 4, text)
         )
     if plot.low < 0 < plot.high and not plot.log:
         parts.append(

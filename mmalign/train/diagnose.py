@@ -83,10 +83,10 @@ def _chosen_falls(curves: Curves) -> Finding | None:
         return None
     log_prob = f"log-prob {_number(logps.start)} to {_number(logps.end)} nats, " if logps.change < 0 else ""
     sentence = (
-        f"The chosen answers became less likely ({log_prob}reward {_number(level.start)} to {_number(level.end)}) while "
-        f"the margin rose from {_number(margin.start)} to "
-        f"{_number(margin.end)}: the model learns to avoid the rejected answers, not to give the chosen ones, and the "
-        "probability may go to answers nobody judged."
+        f"The chosen answers became less likely ({log_prob}reward {_number(level.start)} to {_number(level.end)}) "
+        f"while the margin rose from {_number(margin.start)} to {_number(margin.end)}: the model "
+        "learns to avoid the rejected answers, not to give the chosen ones, and the probability may go to answers "
+        "nobody judged."
     )
     likelihood = (
         "Raise the weight of the sft term" if _has_likelihood(curves) else "Add {name: sft, weight: 0.1} to objective"

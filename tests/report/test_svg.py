@@ -1,5 +1,6 @@
 """Charts: round ticks, readable figures, and pictures that hold for any curve."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -76,3 +77,19 @@ def test_an_interval_beyond_the_axis_is_cut_at_its_end():
     reach = next(line for line in bar if line.get("class") == "reach")
     assert float(reach.get("x2")) == 96.0
     assert float(reach.get("x1")) == pytest.approx(4 + 92 * 0.9, abs=0.01)
+
+
+def _labels(svg):
+    return re.findall(r'class="axis" x="[^"]*" y="[^"]*">([^<]*)<', svg)
+
+
+def test_a_logarithmic_axis_has_powers_of_ten_or_round_numbers_between():
+    wide = line_chart([Series("norm", Curve((1, 2), (0.02, 30.0)))], label="norm", log=True)
+    narrow = line_chart([Series("norm", Curve((1, 2), (0.6, 2.1)))], label="norm", log=True)
+    assert _labels(wide) == ["0.1", "1", "10"]
+    assert _labels(narrow) == ["1", "1.5", "2"]
+
+
+def test_labels_of_a_small_axis_are_all_written_alike():
+    svg = line_chart([Series("rate", Curve((1, 2), (0.0, 1e-3)))], label="rate")
+    assert _labels(svg) == ["0", "2.5e−4", "5e−4", "7.5e−4", "1e−3"]
