@@ -92,7 +92,8 @@ class Policy(nn.Module):
         return hidden + blank.to(hidden.dtype)
 
     def _call(self, batch: TreeBatch) -> ModelCall:
-        if self.engine == "tree":
+        has_branches = batch.response_mask.shape[1] > 1
+        if self.engine == "tree" and has_branches:  # a tree without is a separate row, for which kernels need no mask
             return tree_call(batch, self.family, self.inner)
         return flat_call(batch, self.family, self.base.config)
 

@@ -82,6 +82,22 @@ def test_a_model_outside_the_tables_scores_as_its_own_head_does(model_type, fiel
     assert_same_logps(Policy(model)(batch), yardstick(model, trees, batch))
 
 
+def test_rows_of_one_response_are_left_to_the_kernels_own_causal_mask(tiny_model, monkeypatch):
+    masks = []
+    policy = load_policy(tiny_model("llama"), engine="tree")
+    attention = policy.base.model.layers[0].self_attn
+    attention.register_forward_pre_hook(
+        lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    for answers, expected in ([3], None), ([3, 5], (1, 1, 15, 15)):
+        trees = random_trees(VOCABULARY, prompts=[7], responses=[answers])
+        batch = collate(trees, policy.family, pad_id=1)
+        masks.clear()
+        logps = policy(batch)
+        assert getattr(masks[0], "shape", None) == expected
+        assert_same_logps(logps, yardstick(policy.base, trees, batch))
+
+
 # ---- the head ------------------------------------------------------------------------------------------------------
 
 
