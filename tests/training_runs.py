@@ -92,16 +92,13 @@ def command(values: dict[str, Any], *arguments: str, ranks: int = 1, before: str
     if before:
         program = f"{before}\nfrom mmalign.cli import main\nmain({['train', str(config), *arguments]!r})"
         return [sys.executable, "-c", program]
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", str(ranks), "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
-    launch += ["--main_process_port", "0"]
-    prefix = ["-m", *launch] if ranks > 1 else []
-    return [sys.executable, *prefix, "-m", "mmalign", "train", str(config), *arguments]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    return [sys.executable, *launch, "-m", "mmalign", "train", str(config), *arguments]
 
 
 def environment() -> dict[str, str]:
     """Return the environment of a process of its own: one thread, our package."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
 
 def in_a_process(
