@@ -29,6 +29,7 @@ from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import MediaPart, Message, TextPart
 from mmalign.formats.preference import Preference, Response, Span
+from mmalign.formats.values import require_map, require_position
 
 _RESPONSE_FACTS = ("score", "scores", "critique", "spans", "media", "model", "annotator")
 _MEDIA_FACTS = ("sha256", "span_s", "frame_indices")
@@ -73,14 +74,16 @@ def from_columns(row: Mapping[str, Any]) -> Preference:
         return _from_columns(row)
     except RowError:
         raise
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise RowError("a column has the wrong shape", value=f"{type(error).__name__}: {error}") from error
 
 
 def _from_columns(row: Mapping[str, Any]) -> Preference:
     prompt, kinds = _read_messages(row.get("prompt"), "prompt", media_allowed=True)
     media = _read_media(row, kinds)
-    order = [int(index) for index in row.get("media_order") or range(len(media))]
+    order = list(row.get("media_order") or range(len(media)))
+    for index in order:
+        require_position(index, "media_order")
     if sorted(order) != list(range(len(media))):
         raise RowError("media_order must name every medium once", field="media_order", value=order)
     return Preference(
@@ -92,8 +95,8 @@ def _from_columns(row: Mapping[str, Any]) -> Preference:
         margin=row.get("margin"),
         weight=1.0 if row.get("weight") is None else row["weight"],
         difficulty=row.get("difficulty"),
-        tags=_without_nulls(row.get("tags")),
-        provenance=_without_nulls(row.get("provenance")),
+        tags=_without_nulls(row.get("tags"), "tags"),
+        provenance=_without_nulls(row.get("provenance"), "provenance"),
     )
 
 
@@ -186,7 +189,7 @@ def _read_media(row: Mapping[str, Any], kinds: list[str]) -> list[MediaRef]:
     facts = row.get("media_facts") or [{}] * len(kinds)
     if len(facts) != len(kinds):
         raise RowError("media_facts must have one entry a placeholder", field="media_facts", value=len(facts))
-    waiting = {kind: list(row.get(f"{kind}s") or []) for kind in ("image", "video")}
+    waiting = {kind: _media_list(row, f"{kind}s") for kind in ("image", "video")}
     taken = {"image": 0, "video": 0}
     media = []
     for kind, fact in zip(kinds, facts, strict=True):
@@ -197,6 +200,13 @@ def _read_media(row: Mapping[str, Any], kinds: list[str]) -> list[MediaRef]:
     for kind, values in waiting.items():
         media += [_read_ref(kind, value, {}, f"{kind}s") for value in values[taken[kind] :]]
     return media
+
+
+def _media_list(row: Mapping[str, Any], column: str) -> list[Any]:
+    media = [] if row.get(column) is None else row[column]
+    if not isinstance(media, list):
+        raise RowError("column must be a list of media", field=column, value=media, hint="write [...] around it")
+    return list(media)
 
 
 def _read_ref(kind: str, raw: Any, facts: Mapping[str, Any], field: str) -> MediaRef:
@@ -242,7 +252,7 @@ def _read_response(raw: Any, field: str, order: list[int]) -> Response:
     return Response(
         messages=tuple(messages),
         score=raw.get("score"),
-        scores=_without_nulls(raw.get("scores")),
+        scores=_without_nulls(raw.get("scores"), f"{field}.scores"),
         critique=raw.get("critique"),
         spans=tuple(
             Span(start=span["start"], end=span["end"], weight=span["weight"]) for span in raw.get("spans") or ()
@@ -272,6 +282,8 @@ def _in_order(media: list[MediaRef], order: list[int]) -> tuple[MediaRef, ...]:
     return tuple(placed[index] for index in range(len(media)))
 
 
-def _without_nulls(raw: Mapping[str, Any] | None) -> dict[str, Any]:
+def _without_nulls(raw: Any, field: str) -> dict[str, Any]:
     """Tables fill the keys that a row does not have with nulls; take them out again."""
-    return {key: value for key, value in (raw or {}).items() if value is not None}
+    values = {} if raw is None else raw
+    require_map(values, field)
+    return {key: value for key, value in values.items() if value is not None}

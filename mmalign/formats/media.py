@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mmalign.errors import RowError
+from mmalign.formats.values import require_number, require_position, require_text
 
 MediaKind = Literal["image", "video"]
 
@@ -39,8 +40,20 @@ class MediaRef:
             raise RowError("media kind is unknown", field="kind", value=self.kind, hint="use 'image' or 'video'")
         if (self.uri is None) == (self.content is None):
             raise RowError("media needs either a uri or its bytes", field="media", value=self.uri)
-        if self.span_s is not None and not 0 <= self.span_s[0] < self.span_s[1]:
-            raise RowError("clip bounds must satisfy 0 <= start < end", field="span_s", value=self.span_s)
+        for name in ("uri", "sha256"):
+            if getattr(self, name) is not None:
+                require_text(getattr(self, name), name)
+        for index in self.frame_indices or ():
+            require_position(index, "frame_indices")
+        if self.span_s is not None:
+            self._require_bounds(self.span_s)
+
+    @staticmethod
+    def _require_bounds(span_s: tuple[float, ...]) -> None:
+        for bound in span_s:
+            require_number(bound, "span_s")
+        if len(span_s) != 2 or not 0 <= span_s[0] < span_s[1]:
+            raise RowError("clip bounds must satisfy 0 <= start < end", field="span_s", value=span_s)
 
     @classmethod
     def parse(cls, kind: MediaKind, raw: Any, *, field: str = "media") -> MediaRef:

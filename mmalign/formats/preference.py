@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
+from mmalign.formats.values import require_map, require_number, require_position, require_text, require_texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +20,11 @@ class Span:
     weight: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end:
+        require_position(self.start, "spans.start")
+        require_position(self.end, "spans.end")
+        if not self.start < self.end:
             raise RowError("span must satisfy 0 <= start < end", field="spans", value=(self.start, self.end))
-        _require_finite(self.weight, "spans.weight")
+        require_number(self.weight, "spans.weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +55,15 @@ class Response:
     def __post_init__(self) -> None:
         if not self.messages:
             raise RowError("response has no message", field="responses")
+        require_map(self.scores, "scores")
+        for name in self.scores:
+            require_text(name, "scores")
         for name, value in [("score", self.score), *self.scores.items()]:
             if value is not None:
-                _require_finite(value, name)
+                require_number(value, name)
+        for name in ("critique", "model", "annotator"):
+            if getattr(self, name) is not None:
+                require_text(getattr(self, name), name)
 
     @classmethod
     def of(cls, text: str, **facts) -> Response:
@@ -101,10 +109,13 @@ class Preference:
             raise RowError("prompt has no message", field="prompt")
         if not self.responses:
             raise RowError("row has no response", field="responses")
+        require_text(self.id, "id")
+        require_texts(self.tags, "tags")
+        require_texts(self.provenance, "provenance")
         for name in ("margin", "weight", "difficulty"):
             value = getattr(self, name)
             if value is not None:
-                _require_finite(value, name)
+                require_number(value, name)
         if self.weight < 0:
             raise RowError("weight must not be negative", field="weight", value=self.weight)
         self._require_media_match()
@@ -152,8 +163,3 @@ class Preference:
         for k in range(len(self.responses)):
             levels.append(0 if k == 0 else levels[-1] + (k not in tied_to_previous))
         return tuple(levels)
-
-
-def _require_finite(value: float, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise RowError("number is not finite", field=name, value=value)

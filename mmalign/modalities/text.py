@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmalign.errors import RowError
+from mmalign.formats.values import require_text
 
 
 def check(text: str, *, field: str = "text") -> None:
@@ -13,15 +13,7 @@ def check(text: str, *, field: str = "text") -> None:
     Raises:
         RowError: naming the position.
     """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RowError(
-            "text is not valid Unicode",
-            field=field,
-            value=text[max(0, error.start - 20) : error.end + 20],
-            hint=f"character {error.start} is half of a surrogate pair",
-        ) from error
+    require_text(text, field)
 
 
 def messages(text: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def parse(raw: RawRow, format: str | None = None) -> Preference:
         preference = source.parse(raw.values)
     except RowError:
         raise
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         reason = f"row does not have the shape of the format {source.name}"
         hint = f"it has the columns {', '.join(source.needs)}"
         raise RowError(reason, value=f"{type(error).__name__}: {error}", hint=hint) from error

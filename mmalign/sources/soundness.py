@@ -7,6 +7,7 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference, Response
+from mmalign.formats.values import require_text
 
 NOT_SUPPORTED = ("video", "videos", "audio", "audios", "tools", "chat_template_kwargs")
 UNPAIRED_LABELS = ("label", "kto_tag")
@@ -73,10 +74,7 @@ def _require_unicode(preference: Preference) -> None:
     texts = [("prompt", message.text) for message in preference.prompt]
     texts += [(_name(preference, k), response.text) for k, response in enumerate(preference.responses)]
     for field, text in texts:
-        if not _is_unicode(text):
-            raise RowError(
-                "text is not valid Unicode", field=field, value=text, hint="it holds half of a surrogate pair"
-            )
+        require_text(text, field)
 
 
 def _key(response: Response, preference: Preference) -> Any:
@@ -98,11 +96,3 @@ def _is_empty(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip() in _EMPTY_TEXTS
     return value is None or value == []
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

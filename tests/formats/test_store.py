@@ -197,6 +197,11 @@ def test_a_parquet_file_cut_short_is_named(tmp_path):
 ROW = store.to_columns(pair(0, PATH))
 
 
+def one_fact(name, value):
+    """The columns of a row whose first response says `name`."""
+    return {"responses": [{"messages": ROW["chosen"], name: value}, {"messages": ROW["rejected"]}]}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -207,7 +212,9 @@ ROW = store.to_columns(pair(0, PATH))
         ({"images": ["a.jpg", "b.jpg"]}, r"placeholders and media do not match: 1 placeholder\(s\), 2 medium"),
         ({"images": [7]}, r"images\[0\]: image is neither a path, bytes nor a data URI"),
         ({"images": ["data:image/png;base64,???"]}, r"images\[0\]: data URI is not valid base64"),
-        ({"images": 5}, "a column has the wrong shape"),
+        ({"images": 5}, "images: column must be a list of media .got 5."),
+        ({"images": "a.jpg"}, "images: column must be a list of media .got 'a.jpg'."),
+        ({"images": {"bytes": None, "path": "a.jpg"}}, "images: column must be a list of media"),
         ({"chosen": [{"role": "assistant", "content": [{"type": "image"}]}]}, "chosen: a response must not hold media"),
         ({"chosen": None, "rejected": None}, "row has no response"),
         ({"margin": "3"}, r"margin: number is not finite \(got '3'\)"),
@@ -215,7 +222,31 @@ ROW = store.to_columns(pair(0, PATH))
         ({"ties": [[0]]}, "a tie must name neighbouring responses"),
         ({"ties": 3}, "a column has the wrong shape"),
         ({"media_order": [1]}, "media_order must name every medium once"),
+        ({"media_order": [0.0]}, "media_order: must be a whole number from 0 .got 0.0."),
+        ({"media_order": [float("inf")]}, "media_order: must be a whole number from 0 .got inf."),
         ({"media_facts": [{}, {}]}, "media_facts must have one entry a placeholder"),
+        ({"media_facts": [{"sha256": 5}]}, "sha256: must be a text .got 5."),
+        ({"media_facts": [{"span_s": [1]}]}, "clip bounds must satisfy 0 <= start < end"),
+        ({"media_facts": [{"span_s": [0, "x"]}]}, "span_s: number is not finite .got 'x'."),
+        ({"media_facts": [{"frame_indices": ["a"]}]}, "frame_indices: must be a whole number from 0 .got 'a'."),
+        ({"images": ["half \ud83d.jpg"]}, "uri: text is not valid Unicode"),
+        ({"margin": 10**400}, "margin: number is too large .got 'about 2..1328'."),
+        ({"weight": 2**60}, "weight: number is too large .got '1152921504606846976'.; at most 2..53 is held exactly"),
+        ({"id": "\ud83d"}, "id: text is not valid Unicode"),
+        ({"tags": ["a"]}, "tags: must be {name: value} .got .'a'"),
+        ({"tags": {"year": 2020}}, "tags.year: must be a text .got 2020.; put it in quotes"),
+        ({"tags": {"a": "\ud83d"}}, "tags.a: text is not valid Unicode"),
+        ({"provenance": {"source": ["a"]}}, "provenance.source: must be a text"),
+        (one_fact("score", 10**400), "score: number is too large"),
+        (one_fact("scores", [1]), r"responses\[0\].scores: must be {name: value}"),
+        (one_fact("scores", {"good": "very"}), "good: number is not finite"),
+        (one_fact("critique", 5), "critique: must be a text .got 5."),
+        (one_fact("model", ["m"]), "model: must be a text"),
+        (one_fact("annotator", True), "annotator: must be a text"),
+        (one_fact("spans", [{"start": 0.0, "end": 2.0, "weight": 0}]), "spans.start: must be a whole number from 0"),
+        (one_fact("spans", [{"start": 0, "end": True, "weight": 0}]), "spans.end: must be a whole number from 0"),
+        (one_fact("spans", [{"start": 0, "end": 10**30, "weight": 0}]), "spans.end: number is too large"),
+        (one_fact("spans", [{"start": 2, "end": 2, "weight": 0}]), "span must satisfy 0 <= start < end"),
         (
             {"responses": [{"messages": ROW["chosen"]}, {"messages": ROW["chosen"]}]},
             "chosen and rejected must be the first",
