@@ -114,7 +114,10 @@ def local_path(ref: MediaRef, limits: MediaLimits, *, field: str = "media") -> s
     scheme = _scheme(ref.uri)
     if scheme not in ("", "file"):
         raise refuse("address has a scheme that is not read", hint="use a path, a data: URI, http:// or https://")
-    name = urllib.parse.unquote(urllib.parse.urlsplit(ref.uri).path) if scheme == "file" else ref.uri
+    try:
+        name = urllib.parse.unquote(urllib.parse.urlsplit(ref.uri).path) if scheme == "file" else ref.uri
+    except ValueError as error:  # a bracket opens an IPv6 address and nothing closes it
+        raise refuse("cannot be read", hint=str(error)) from error
     if "\0" in name or not name.strip():
         raise refuse("path is not a path", hint="it is empty or holds a NUL character")
     if ".." in Path(name).parts:
@@ -195,8 +198,8 @@ def _download(ref: MediaRef, limits: MediaLimits, field: str) -> bytes:
     if not limits.allow_http:
         raise refuse("address needs the network", hint="set data.allow_http: true, or download the files first")
     deadline, content = time.monotonic() + limits.http_timeout_s, bytearray()
-    request = urllib.request.Request(ref.uri, headers={"User-Agent": "mmalign"})
     try:
+        request = urllib.request.Request(ref.uri, headers={"User-Agent": "mmalign"})
         with urllib.request.build_opener(_WebOnly).open(request, timeout=limits.http_timeout_s) as answer:
             while chunk := answer.read1(_CHUNK_BYTES):
                 content += chunk
