@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference_table import ReferenceTable
@@ -76,6 +77,7 @@ class FrozenCopy:
     @classmethod
     def of_start(cls, policy: Policy) -> FrozenCopy:
         """Return a copy of the policy as it stands. Frozen modules and weights are shared, only trained ones copied."""
+        _listen_once(policy.base)
         modules = [module for _, module in _frozen_modules(policy)]
         weights = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
         twin = copy.deepcopy(policy, {id(shared): shared for shared in (*modules, *weights)})
@@ -97,6 +99,8 @@ class FrozenCopy:
         """
         twin = Policy(model, engine=policy.engine)
         _require_comparable(twin, policy)
+        for model in (policy.base, twin.base):
+            _listen_once(model)
         twin.to(policy.device)
         theirs = dict(twin.base.named_modules())
         shared = []
@@ -175,6 +179,17 @@ def _same_weights(ours: nn.Module, theirs: nn.Module) -> bool:
     return left.keys() == right.keys() and all(
         left[name].dtype == right[name].dtype and torch.equal(left[name], right[name]) for name in left
     )
+
+
+def _listen_once(base: PreTrainedModel) -> None:
+    """Put the hooks in place by which transformers collects hidden states, before modules are shared.
+
+    transformers does so at the first forward of each model. Done by two models that share a layer, that layer would
+    report twice, and "the last layer but one" would be another.
+    """
+    for module in base.modules():
+        if isinstance(module, PreTrainedModel):
+            maybe_install_capturing_hooks(module)
 
 
 def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
