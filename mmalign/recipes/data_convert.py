@@ -1,4 +1,4 @@
-"""`mmalign data`: convert files of rows from one format to another, and show what a row becomes."""
+"""`mmalign data convert`: a file of rows in one format becomes a file in another."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmalign.errors import DataError, RowError
 from mmalign.formats.preference import Preference
+from mmalign.recipes.terminal import safe
 from mmalign.sources.detect import named, read
 from mmalign.sources.quarantine import Quarantine
 from mmalign.sources.write import target_for, write
@@ -99,10 +100,11 @@ def report(conversion: Conversion, out: str | os.PathLike[str], console: Console
     """Print what a conversion did, with everything that did not come along."""
     console = console or Console()
     came_from = ", ".join(f"{name} ({count:,})" for name, count in conversion.formats.most_common())
-    console.print(f"[bold green]{conversion.rows:,}[/] rows written to [bold]{out}[/] from {came_from}", soft_wrap=True)
+    written = f"[bold green]{conversion.rows:,}[/] rows written to [bold]{safe(str(out))}[/]"
+    console.print(f"{written} from {safe(came_from)}", soft_wrap=True)
     for title, counts in (
         ("cannot be said in this format and is lost", conversion.lost),
-        (f"refused, listed in {conversion.quarantine}", conversion.refused),
+        (f"refused, listed in {safe(str(conversion.quarantine))}", conversion.refused),
     ):
         if counts:
             table = Table("rows", title, box=None, header_style="yellow", pad_edge=False)

@@ -176,6 +176,14 @@ def test_convert_says_what_is_lost(tmp_path):
     assert "cannot be said in this format and is lost" in text and "1     margin" in text
 
 
+def test_convert_shows_brackets_in_names_as_brackets(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [pair(0, provenance={"source": "[/red]\x1b[2J"})])
+    out, console = tmp_path / "a[bold].jsonl", Console(file=io.StringIO(), width=300)
+    report(convert(tmp_path / "in.jsonl", out), out, console)
+    text = console.file.getvalue()
+    assert "a[bold].jsonl from [/red]" in text and "\x1b" not in text
+
+
 def test_convert_counts_rows_that_the_other_format_would_turn_round(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [pair(0, ties=((0, 1),)), pair(1)])
     done = convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", to="swift", max_refused_share=0.5)
