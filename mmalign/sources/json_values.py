@@ -132,6 +132,7 @@ class JsonValues:
         try:
             self._text += self._utf8.decode(data, final=not data)
         except UnicodeDecodeError as error:
+            self._text += error.object[: error.start].decode("utf-8")  # up to the place that the message names
             hint = "save it as UTF-8 (iconv -f LATIN1 -t UTF-8)"
             raise self._error(f"the text is not UTF-8 ({error.reason}); {hint}", len(self._text)) from error
         self._ended = not data

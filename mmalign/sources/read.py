@@ -53,14 +53,20 @@ def read_raw(
     Raises:
         DataError: there is nothing to read, or it cannot be read any further.
     """
-    count = 0
-    for name, row, values in _places(path, on_broken, allow_network):
-        count += 1
+    found = False
+
+    def broken(name: str, row: int, error: RowError) -> None:
+        nonlocal found
+        found = True
+        on_broken(name, row, error)
+
+    for name, row, values in _places(path, broken, allow_network):
+        found = True
         if isinstance(values, dict):
             yield RawRow(name, row, values)
         else:
-            on_broken(name, row, RowError("row is not an object", value=values, hint="a row is {column: value}"))
-    if not count:
+            broken(name, row, RowError("row is not an object", value=values, hint="a row is {column: value}"))
+    if not found:
         raise DataError(f"{path} holds no rows")
 
 

@@ -165,7 +165,8 @@ def test_what_the_hub_says_no_to_is_a_message(monkeypatch):
         ("rows.json", b'[{"a": 1}] x', "there is more text after the end of the value at line 1, column 12"),
         ("rows.json", b'{"data": [], "rows": []}', "two lists of rows, 'data' and 'rows'"),
         ("rows.json", b'{\n"a": 1,\n}', "a member's name must stand in double quotes at line 3, column 1"),
-        ("rows.json", b'[{"a": "' + b"\xe9" + b'"}]', "the text is not UTF-8"),
+        ("rows.json", b'[{"a": "' + b"\xe9" + b'"}]', "the text is not UTF-8 .*at line 1, column 9"),
+        ("rows.json", b'[{"a": 1},\n {"a": "\xc3\xa9 \xe9"}]', "the text is not UTF-8 .*at line 2, column 11"),
         ("rows.json", '[{"a": 1}]'.encode("utf-16"), "looks like UTF-16 or binary; save it as UTF-8"),
         ("rows.jsonl", '{"a": 1}'.encode("utf-16-le"), "looks like UTF-16 or binary; save it as UTF-8"),
         ("rows.jsonl", '{"a": 1}'.encode("utf-32"), "looks like UTF-16 or binary"),
@@ -271,3 +272,10 @@ def test_where_a_chunk_ends_does_not_matter(monkeypatch, size):
             return head
 
     assert list(JsonValues(Trickle(), "x").rows()) == json.loads(text)
+
+
+def test_a_file_of_broken_lines_is_not_called_empty(tmp_path):
+    broken = []
+    path = write(tmp_path / "rows.jsonl", b'{"a": "caf\xe9"}\n')
+    assert rows_of(path, on_broken=lambda file, row, error: broken.append(error.reason)) == []
+    assert broken == ["line is not UTF-8"]
