@@ -44,7 +44,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     """
     reader = TurnReader(images_of(values))
     names = ("chosen", "rejected") if values.get("chosen") is not None else ("output",)
-    for name in ("instruction", *names):
+    for name in ("instruction", *names, *(["input"] if values.get("input") is not None else [])):
         if not isinstance(values.get(name), str):
             raise RowError("column must be a text", field=name, value=or_nothing(values.get(name)))
     question = "\n".join(text for text in (values["instruction"], values.get("input")) if text)

@@ -144,7 +144,7 @@ def read(
         except RowError as error:
             refuse(raw.file, raw.row, error)
             continue
-        if hash(preference.id) in seen:
+        while hash(preference.id) in seen:
             preference = dataclasses.replace(preference, id=f"{preference.id} ({raw.file}:{raw.row})")
         seen.add(hash(preference.id))
         yield preference

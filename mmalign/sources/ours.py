@@ -35,11 +35,19 @@ parse = from_columns
 
 
 def matches(values: Mapping[str, Any]) -> bool:
-    """Tell whether the row has an id, and prompt and answer as typed parts without media of their own."""
+    """Tell whether the row has an id, and prompt and answer as typed parts without media of their own.
+
+    A row that says more in its turns (tool calls) is TRL's, whose reader knows what to say to that.
+    """
     if "id" not in values or not (is_turns(values.get("prompt")) and is_turns(values.get("chosen"))):
         return False
-    contents = [turn.get("content") for turn in (*values["prompt"], *values["chosen"]) if isinstance(turn, Mapping)]
-    return "image" not in values and all(isinstance(content, list) and _is_plain(content) for content in contents)
+    turns = [turn for turn in (*values["prompt"], *values["chosen"]) if isinstance(turn, Mapping)]
+    contents = [turn.get("content") for turn in turns]
+    return (
+        "image" not in values
+        and not any(turn.get("tool_calls") for turn in turns)
+        and all(isinstance(content, list) and _is_plain(content) for content in contents)
+    )
 
 
 def _is_plain(content: list[Any]) -> bool:

@@ -110,6 +110,8 @@ def _conversation(
 
 def _with_missing_tags(raw: list[Any], image_count: int) -> list[Any]:
     """Put the tags that are missing before the first turn that is not the system's."""
+    if not is_turns(raw):
+        return raw  # the reader says what it is instead
     texts = [turn.get("content") if isinstance(turn, Mapping) else None for turn in raw]
     if not all(isinstance(text, str) for text in texts):
         return raw  # typed parts name their media themselves

@@ -281,9 +281,17 @@ def test_ids_name_rows(tmp_path):
     assert made == ["a", "a (rows.jsonl:2)", "rows.jsonl:3", "5"]
 
 
+def test_an_id_that_looks_like_the_mend_of_another_takes_nobodys_place(tmp_path):
+    rows = [{"id": name, "prompt": "q", "chosen": "x", "rejected": "y"} for name in ("a (rows.jsonl:3)", "a", "a")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = [row.id for row in read(tmp_path / "rows.jsonl", on_refused=print)]
+    assert made == ["a (rows.jsonl:3)", "a", "a (rows.jsonl:3) (rows.jsonl:3)"]
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 PAIR = {"prompt": QUESTION, "chosen": GOOD, "rejected": BAD}
+OURS = EXAMPLES["mmalign", "two responses"]
 SHAREGPT = EXAMPLES["sharegpt", "preference"]
 SWIFT = EXAMPLES["swift", "rejected_response"]
 LLAVA = EXAMPLES["llava", "preference"]
@@ -330,11 +338,14 @@ LLAVA = EXAMPLES["llava", "preference"]
         (SWIFT | {"rejected_response": {"a": 1}}, "rejected_response must be a text or a list of texts"),
         (SWIFT | {"rejected_images": ["a.jpg", "b.jpg"]}, r"rejected_images must be as many as images \(1\)"),
         (SWIFT | {"rejected_response": [BAD, GOOD]}, "two answers of different rank are the same"),
+        (SWIFT | {"rejected_response": None, "rejected_messages": 5}, "turns must be a list that is not empty .got 5."),
+        (OURS | {"prompt": [{**OURS["prompt"][0], "tool_calls": [1]}]}, "tool_calls: tool calls are not supported"),
         (SWIFT | {"objects": {"bbox": [[1, 2]]}, "messages": [{"role": "user", "content": "<bbox>"}]}, "boxes are not"),
         (LLAVA | {"rejected_conversations": []}, "turns must be a list that is not empty"),
         (LLAVA | {"rejected_conversations": [LLAVA["conversations"][1]] * 2}, "must share their prompt"),
         ({"question": None, "chosen": "a", "rejected": "b"}, "question: column must be a text .got 'nothing'."),
         ({"instruction": 4, "output": "a"}, "instruction: column must be a text .got 4."),
+        ({"instruction": "a", "input": 5, "output": "a"}, "input: column must be a text .got 5."),
         ({"instruction": "a", "output": "b", "history": [["x"]]}, "history must hold .question, answer."),
         (PAIR | {"rejected_response": "x"}, "columns: format is ambiguous"),
     ],
@@ -362,7 +373,7 @@ def test_a_format_by_name():
 
 
 ODD_VALUES = [
-    *(None, True, 0, -1.5, "", "x", "\x00", "\u202e<image>", b"\xff"),
+    *(None, True, 0, -1.5, 10**400, "", "x", "\x00", "\u202e<image>", b"\xff"),
     *([], {}, [[]], [None], {"a": None}, ["x"], [{}]),
     *([{"role": "user"}], [{"role": [], "content": {}}], [{"from": "gpt", "value": []}]),
 ]
