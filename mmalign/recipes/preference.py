@@ -49,7 +49,7 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 7. The order of rows, the length of the run, the learning rate of every step.
     course = training.build_course(config, directory, rows, learner, start)
-    training.write_manifest(course, rows, policy)
+    training.describe(course, rows, policy)
 
     # 8. A table of the reference in place of its model, if the recipe wants one.
     course = references.with_precomputed_reference(course, config)

@@ -34,7 +34,7 @@ from mmalign.train.prepare import Preparation, image_limits, prepare
 from mmalign.train.resume import load_checkpoint
 from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
-from mmalign.train.runtime import is_sharded
+from mmalign.train.runtime import is_sharded, start_trackers
 from mmalign.train.sampler import StepSampler
 from mmalign.train.step import Learner
 
@@ -265,9 +265,10 @@ def save_final(learner: Learner, processor: Any, run: RunDirectory) -> Path:
     return run.final
 
 
-def write_manifest(course: Course, rows: Rows, policy: Policy) -> None:
-    """Write versions, rows, model and length of the run to `manifest.json`."""
+def describe(course: Course, rows: Rows, policy: Policy) -> None:
+    """Tell trackers the settings; write versions, rows, model and length of the run to `manifest.json`."""
     learner = course.train.learner
+    start_trackers(learner.accelerator, course.identity, name=course.run.root.name)
     if not learner.accelerator.is_main_process:
         return
     parts = trainable_report(policy.base, policy.family)

@@ -140,6 +140,7 @@ def train(course: Course, start: Position) -> Position:
             if stopping:
                 interrupted = Interrupted(stop.number or signal.SIGTERM, place_of(course.run.checkpoints, position))
                 accelerator.print(interrupted)
+                accelerator.end_training()
                 raise interrupted
     return position
 

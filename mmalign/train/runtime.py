@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -44,6 +46,18 @@ def start(config: TrainConfig) -> Accelerator:
     if not accelerator.is_main_process:
         logging.getLogger("mmalign").setLevel(logging.WARNING)
     return accelerator
+
+
+def start_trackers(accelerator: Accelerator, facts: Mapping[str, Any], name: str) -> None:
+    """Open the trackers of train.report_to.
+
+    Args:
+        facts: flat settings of the run, shown beside its curves.
+        name: of the run.
+    """
+    plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in facts.items()}
+    if accelerator.log_with:
+        accelerator.init_trackers("mmalign", config=plain, init_kwargs={"wandb": {"name": name}})
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

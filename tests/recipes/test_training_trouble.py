@@ -1,0 +1,187 @@
+"""What goes wrong in a run is said in words, and never reaches the weights."""
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from pictures import encoded, noise
+from training_runs import final_weights, metrics, recipe, run, write_rows
+
+from mmalign.errors import CheckpointError, DataError, ModelError, TrainingError
+from mmalign.train import state
+from mmalign.train.checkpoint import checkpoints
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return write_rows(tmp_path / "rows", 12, text_only=(5,))
+
+
+def quarantined(output_dir):
+    return [json.loads(line) for line in (output_dir / "quarantine.jsonl").read_text().splitlines()]
+
+
+def lose_a_picture(monkeypatch, path):
+    """Remove a file after the rows were prepared and before the first step reads them."""
+    from mmalign.recipes import training
+
+    prepare_rows = training.prepare_rows
+
+    def prepare_and_lose(*args):
+        prepared = prepare_rows(*args)
+        path.unlink(missing_ok=True)
+        return prepared
+
+    monkeypatch.setattr(training, "prepare_rows", prepare_and_lose)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_vanishes_costs_its_row_and_not_the_run(tmp_path, tiny_model, rows, monkeypatch, workers):
+    lose_a_picture(monkeypatch, rows.parent / "3.png")
+    changes = {"data__max_refused_share": 0.2, "data__num_workers": workers, "train__max_steps": 6}
+    run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **changes))
+    assert len(metrics(tmp_path / "run")) == 6
+    (refusal,) = quarantined(tmp_path / "run")
+    assert (refusal["file"], refusal["row"], refusal["reason"]) == ("rows.jsonl", 4, "image is missing")
+
+
+def test_a_row_that_vanishes_is_replaced_by_nothing(tmp_path, tiny_model, rows, monkeypatch):
+    """The curve is that of the rows without it: step 1 reads rows 1 to 4, of which the fourth is gone."""
+    order = {"train__shuffle": False, "train__max_steps": 1, "data__max_refused_share": 0.5}
+    with monkeypatch.context() as patch:
+        lose_a_picture(patch, rows.parent / "3.png")
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "lost", **order))
+    three = rows.with_name("three.jsonl")
+    three.write_text("".join(rows.read_text().splitlines(keepends=True)[:3]))
+    run(recipe(tiny_model("qwen2_5_vl"), three, tmp_path / "three", **order))
+    lost, without = metrics(tmp_path / "lost")[0], metrics(tmp_path / "three")[0]
+    assert lost["loss"] == pytest.approx(without["loss"], rel=1e-6)
+    assert lost["grad_norm"] == pytest.approx(without["grad_norm"], rel=1e-5)
+
+
+def test_pictures_that_vanish_in_numbers_stop_the_run(tmp_path, tiny_model, rows, monkeypatch):
+    lose_a_picture(monkeypatch, rows.parent / "3.png")
+    with pytest.raises(
+        DataError, match=r"1 rows could not be loaded so far.*bring the files back, and go on with --resume"
+    ):
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", train__max_steps=6))
+
+
+def test_a_step_that_is_not_finite_is_not_taken(tmp_path, tiny_model, rows, monkeypatch):
+    """A learning rate that throws the weights out of range: step 2 sees it, names its rows, and does not step."""
+    stepped = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *args: stepped.append(1) or step(self, *args))
+    with pytest.raises(
+        TrainingError, match=r"step 2: loss nan, .*not finite.*weights are those of step 1. Rows: rows.jsonl:"
+    ):
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", train__learning_rate=1e30, train__shuffle=False))
+    assert len(stepped) == 1
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1]
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_too(tmp_path, tiny_model, rows, monkeypatch):
+    from mmalign.train import step
+
+    monkeypatch.setattr(step, "_with_gradient", lambda loss, policy: loss * torch.tensor(float("inf")))
+    with pytest.raises(TrainingError, match=r"step 1: loss \d.*, gradient norm (inf|nan); a number is not finite"):
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run"))
+
+
+def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(tmp_path, tiny_model, rows, monkeypatch):
+    save, saved = state.save_optimizer, []
+
+    def full_at_the_second(optimizer, model, path):
+        saved.append(path)
+        if len(saved) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(optimizer, model, path)
+
+    values = recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", train__save_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_optimizer", full_at_the_second)
+        with pytest.raises(CheckpointError, match="step-00000002 could not be written .*No space left.*step-00000001"):
+            run(values)
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000001"]
+    run(values, resume=True)
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_bytes_inside_rows_are_stored_once_and_found_again(tmp_path, tiny_model):
+    import base64
+
+    picture = base64.b64encode(encoded(noise(56, 28))).decode()
+    source = tmp_path / "rows.jsonl"
+    prompt = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
+    answers = [[{"role": "assistant", "content": text}] for text in ("A cat", "Nothing")]
+    row = {
+        "prompt": prompt,
+        "images": [f"data:image/png;base64,{picture}"],
+        "chosen": answers[0],
+        "rejected": answers[1],
+    }
+    source.write_text("".join(json.dumps(row) + "\n" for _ in range(4)))
+    run(recipe(tiny_model("qwen2_5_vl"), source, tmp_path / "run", train__max_steps=1))
+    stored = [path for path in (tmp_path / "run" / "data" / "media").rglob("*") if path.is_file()]
+    assert len(stored) == 1
+    assert picture not in (tmp_path / "run" / "data" / "train" / "rows.jsonl").read_text()
+
+
+def test_a_run_directory_may_be_moved_and_resumed(tmp_path, tiny_model, rows):
+    values = recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", train__max_steps=3)
+    run(values)
+    weights = final_weights(tmp_path / "run")
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    values["train"]["output_dir"] = str(tmp_path / "moved")
+    run(values, resume=True)
+    assert final_weights(tmp_path / "moved").keys() == weights.keys()
+
+
+def test_single_answers_give_a_comparison_nothing(tmp_path, tiny_model, rows):
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    for number in range(5):
+        turns = [("user", "<image>What is it?"), ("assistant", f"It is {number}.")]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        lines[number] = {"messages": messages, "images": lines[number]["images"]}
+    mixed = rows.with_name("mixed.jsonl")
+    mixed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    only_dpo = {"objective": [{"name": "dpo"}], "data__max_refused_share": 0.6}
+    run(recipe(tiny_model("qwen2_5_vl"), mixed, tmp_path / "dpo", **only_dpo))
+    reasons = {refusal["reason"] for refusal in quarantined(tmp_path / "dpo")}
+    assert reasons == {"row gives the objective nothing to compare"}
+    run(recipe(tiny_model("qwen2_5_vl"), mixed, tmp_path / "both"))
+    assert not (tmp_path / "both" / "quarantine.jsonl").exists()
+
+
+def test_a_model_directory_without_processor_stops_before_the_rows(tmp_path, tiny_model, rows):
+    model = shutil.copytree(tiny_model("qwen2_5_vl"), tmp_path / "model")
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (model / name).unlink(missing_ok=True)
+    with pytest.raises(ModelError, match="image processor"):
+        run(recipe(model, rows, tmp_path / "run"))
+
+
+def test_too_many_bad_rows_stop_before_the_model_is_loaded(tmp_path, tiny_model, rows, monkeypatch):
+    from mmalign.recipes import training
+
+    monkeypatch.setattr(training, "load_policy", None)
+    for number in (0, 1, 2):
+        (rows.parent / f"{number}.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"3 of 12 rows .*not in a known format: 3; .*raise data.max_refused_share"):
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run"))
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, tiny_model, rows):
+    from mmalign.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="report_to names clearml, which is not installed"):
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", train__report_to=["clearml"]))
+
+
+def test_tensorboard_gets_the_metrics(tmp_path, tiny_model, rows):
+    pytest.importorskip("tensorboard")
+    run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", train__report_to=["tensorboard"]))
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
