@@ -141,7 +141,7 @@ class _ResponseLogps(torch.autograd.Function):
                     operand = hidden[rows].to(ctx.operand_dtype)
                     logits = _logits(operand, block, block_bias, ctx.softcap) if kept is None else kept[rows, columns]
                     slope = _slope(logits, log_total[rows], grad_output[rows], targets[rows], columns, ctx.softcap)
-                    sums.add(slope, operand, block, rows)
+                    sums.add(slope, operand, block, rows, columns)
                 sums.close_block(columns)
         return *sums.gradients(), None, None, None, None, None
 
@@ -152,37 +152,45 @@ class _GradientSums:
     def __init__(self, ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         wide = torch.float64 if ctx.operand_dtype == torch.float64 else torch.float32
+        empty = torch.empty_like if len(hidden) else torch.zeros_like
         self.hidden_dtype = hidden.dtype
         self.hidden = torch.zeros_like(hidden, dtype=wide) if needs_hidden else None
-        self.direct = needs_weight and ctx.into_grad and weight.grad is not None
-        self.weight = None if not needs_weight else weight.grad if self.direct else torch.empty_like(weight)
-        self.bias = torch.empty_like(bias) if needs_bias else None
-        self.block_weight = self.block_bias = 0
+        self.in_grad = needs_weight and ctx.into_grad and weight.grad is not None
+        self.weight = None if not needs_weight else weight.grad if self.in_grad else empty(weight)
+        self.bias = torch.zeros_like(bias, dtype=wide) if needs_bias else None
+        self.bias_dtype = None if bias is None else bias.dtype
+        self.in_place = needs_weight and weight.dtype == wide == ctx.operand_dtype
+        self.block_sum: Tensor | None = None
 
-    def add(self, slope: Tensor, operand: Tensor, block: Tensor, rows: slice) -> None:
+    def add(self, slope: Tensor, operand: Tensor, block: Tensor, rows: slice, columns: slice) -> None:
         """Add one tile: `slope` [n, v] is d loss / d logits, `operand` [n, D] the hidden states, `block` [v, D]."""
         if self.bias is not None:
-            self.block_bias = self.block_bias + slope.sum(0)
+            self.bias[columns] += slope.sum(0)
         slope = slope.to(operand.dtype) if operand.is_cuda else slope
         if self.hidden is not None:
             self.hidden[rows] += _matmul(slope, block)
-        if self.weight is not None:
-            self.block_weight = self.block_weight + _matmul(slope.t(), operand)
+        if self.weight is None:
+            return
+        if not self.in_place:
+            product = _matmul(slope.t(), operand)
+            self.block_sum = product if self.block_sum is None else self.block_sum.add_(product)
+        elif rows.start == 0 and not self.in_grad:
+            torch.mm(slope.t(), operand, out=self.weight[columns])
+        else:
+            self.weight[columns].addmm_(slope.t(), operand)
 
     def close_block(self, columns: slice) -> None:
-        """Write the finished sums of one block of the vocabulary."""
-        if self.weight is not None and self.direct:
-            self.weight[columns] += self.block_weight
-        elif self.weight is not None:
-            self.weight[columns] = self.block_weight
-        if self.bias is not None:
-            self.bias[columns] = self.block_bias
-        self.block_weight = self.block_bias = 0
+        """Write the sum of one block of the vocabulary where it could not be built in place."""
+        if self.block_sum is not None:
+            rounded = self.block_sum.to(self.weight.dtype)
+            self.weight[columns] = self.weight[columns] + rounded if self.in_grad else rounded
+            self.block_sum = None
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the gradients of hidden, weight and bias; None for weight when it already stands in `weight.grad`."""
         hidden = None if self.hidden is None else self.hidden.to(self.hidden_dtype)
-        return hidden, None if self.direct else self.weight, self.bias
+        bias = None if self.bias is None else self.bias.to(self.bias_dtype)
+        return hidden, None if self.in_grad else self.weight, bias
 
 
 def _blocks(weight: Tensor, bias: Tensor | None, count: int, dtype: torch.dtype) -> Iterator[tuple]:

@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 from mmalign.engine import fingerprint
 from mmalign.engine.families import Family
 from mmalign.engine.feature_cache import FeatureCache
+from mmalign.engine.shortcuts import patched
 from mmalign.engine.tower import Answer, Tower, entries, towers_of
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
@@ -135,7 +136,7 @@ class _TowerMemo:
     def batch(self, batch: TreeBatch) -> Iterator[None]:
         with ExitStack() as stack:
             for number, stage in enumerate(self.tower.stages):
-                stack.enter_context(_patched(stage, lambda original, n=number: self._stage(n, original)))
+                stack.enter_context(patched(stage, lambda original, n=number: self._stage(n, original)))
             stack.callback(self._forget)
             if self._cache is not None:
                 self._rows = self._answers_of_rows(batch)
@@ -221,20 +222,6 @@ class _TowerMemo:
         features(**{name: tensor for name, tensor in media.items() if name in known})
         (args, kwargs, answer), self._heard = self._heard[-1], []
         return answer | {_ENTRIES: torch.tensor(entries(args, kwargs))}
-
-
-@contextmanager
-def _patched(module: nn.Module, forward_from: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Replace `module.forward` inside the block."""
-    before = module.__dict__.get("forward")
-    module.forward = forward_from(module.forward)
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
 
 
 def _same(left: Any, right: Any) -> bool:
