@@ -119,6 +119,9 @@ class MediaStore:
         Raises:
             RowError: the bytes cannot or may not be read.
         """
+        if ref.content is None and ref.uri.startswith(_STORED):
+            hint = "it would name a file of the run, or lead out of data.root; write ./stored:..."
+            raise RowError(f"{ref.kind} path looks like a name of the store", field=ref.kind, value=ref.uri, hint=hint)
         if ref.content is None and not ref.uri.startswith(_NOT_FILES):
             return ref
         content = read_bytes(ref, limits, field=ref.kind)
