@@ -59,7 +59,8 @@ def gemma_text(model_type: str) -> TextFields:
 
 def mrope(size: Size, **more: Any) -> Fields:
     """Return Qwen's rotary positions over time, height and width, in sections."""
-    return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": size.mrope_section, **more}}
+    rope = {"rope_type": "default", "rope_theta": size.rope_theta, "mrope_section": size.mrope_section, **more}
+    return {"rope_parameters": rope}
 
 
 def _tower(size: Size, model_type: str, **more: Any) -> Fields:

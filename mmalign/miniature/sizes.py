@@ -12,6 +12,8 @@ class Size:
     Args:
         vocabulary: least number of rows of the embedding; grows to the tokenizer's size.
         image_px: side of one tile, for families that see square tiles.
+        rope_theta: base of the rotary positions where a family turns them by rows and columns. Large ones tell the few
+            rows and columns of a small picture apart only after long training.
         untrained: move 1-D parameters (norms, biases) off their usual ones and zeros, so that a test that compares
             gradients cannot pass because a bias happens to be zero. Off for models that are going to be trained.
     """
@@ -28,6 +30,7 @@ class Size:
     vision_heads: int = 4
     image_px: int = 56
     initializer_range: float = 0.1
+    rope_theta: float = 1e6
     default_system_turn: bool = True
     untrained: bool = True
 
@@ -60,6 +63,7 @@ SIZES: dict[str, Size] = {
         vision_heads=4,
         image_px=84,
         initializer_range=0.06,
+        rope_theta=4.0,
         default_system_turn=False,
         untrained=False,
     ),

@@ -113,6 +113,7 @@ def run(output_dir: Path = Path("runs/quickstart"), *, seed: int = 0, threads: i
     # 7. Write down what was seen.
     summary = {
         "seed": seed,
+        "threads": threads,
         "models": findings.as_json(),
         "preference_rows": rows,
         "photographs": photograph_run,

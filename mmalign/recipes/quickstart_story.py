@@ -100,12 +100,14 @@ def conclusions(findings: Findings) -> tuple[str, ...]:
     change = {name: metrics["hallucination"] for name, metrics in findings.changes.items()}
     recall = findings.changes["dpo_alone"]["recall"]
     level = {name: metrics["hallucination"].mean for name, metrics in findings.levels.items()}
+    phantom = {name: metrics["phantom"].mean for name, metrics in findings.levels.items()}
     than = "below" if level["truth_sft"] < level["aligned"] else "not below"
     return (
         f"Pairs from the model's own mistakes {_effect(change['aligned'])}: {_share(level['sft'])} of the captions "
         f"stated something that is not there, then {_share(level['aligned'])} ({_points(change['aligned'])}).",
-        f"More of the annotator's captions {_effect(change['more_sft'])} ({_points(change['more_sft'])}): data with a "
-        "bias teach the bias, however many there are.",
+        f"More of the annotator's captions {_effect(change['more_sft'])} ({_points(change['more_sft'])}) and leave "
+        f"the phantom in {_share(phantom['more_sft'])} of them, from {_share(phantom['sft'])}: captions with a bias "
+        "teach the bias, however many there are.",
         f"The same pairs without the SFT term {_effect(change['dpo_alone'])} ({_points(change['dpo_alone'])}), while "
         f"recall changes by {_points(recall)}: never read a hallucination rate without recall and count beside it.",
         f"SFT on true captions of the same pictures reaches {_share(level['truth_sft'])}, {than} the aligned model's "
@@ -198,18 +200,27 @@ def story(
 
 
 def print_findings(console: Console, findings: Findings) -> None:
-    """Print every model's figures as a table, and below it what they say."""
-    table = Table(title="\nHeld-out pictures, share in % [95% interval]", title_justify="left")
-    table.add_column("")
-    for metric in METRICS:
-        table.add_column(f"{metric.title} {'↓' if metric.lower_is_better else '↑'}", justify="right")
+    """Print every model's figures as a table that fits 80 columns, and below it what they say."""
+    first, *others = METRICS
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    table.title = "\nHeld-out pictures, share in % [95% interval]; change is from SFT, paired"
+    headers = ("", f"{first.title}\n{_arrow(first)}", "change\n", *(f"{one.title}\n{_arrow(one)}" for one in others))
+    for header in headers:
+        table.add_column(header, justify="right" if header else "left", no_wrap=True)
     for model in MODELS:
-        cells = [_cell(findings.levels[model.name][metric.name]) for metric in METRICS]
-        table.add_row(f"{model.title}", *cells, style="bold" if model.role == "after" else "")
+        level, change = findings.levels[model.name], findings.changes.get(model.name)
+        cells = [_with_interval(level[first.name], ""), _with_interval(change[first.name], "+") if change else ""]
+        cells += [f"{100 * level[one.name].mean:.0f}" for one in others]
+        table.add_row(model.title, *cells, style="bold" if model.role == "after" else "")
     console.print(table)
     for sentence in conclusions(findings):
-        console.print(f"- {sentence}", highlight=False)
+        console.print(f"- {sentence}", highlight=False, markup=False)
 
 
-def _cell(interval: Interval) -> str:
-    return f"{100 * interval.mean:.0f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+def _arrow(metric: Metric) -> str:
+    return "↓" if metric.lower_is_better else "↑"
+
+
+def _with_interval(interval: Interval, sign: str) -> str:
+    mean, low, high = (format(100 * value, f"{sign}.0f") for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} [{low}, {high}]"
