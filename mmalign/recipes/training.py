@@ -26,7 +26,7 @@ from mmalign.report.run_report import write_run_report
 from mmalign.train import rundir, state
 from mmalign.train.checkpoint import Position, latest, prune
 from mmalign.train.diagnose import diagnose
-from mmalign.train.loader import BatchReader
+from mmalign.train.loader import BatchReader, KeptTrees
 from mmalign.train.loop import Course, Split
 from mmalign.train.metrics import read_metrics
 from mmalign.train.optim import build_optimizer, build_schedule
@@ -39,6 +39,8 @@ from mmalign.train.sampler import StepSampler
 from mmalign.train.step import Learner
 
 _BUILT_IN = "miniature/"
+_KEPT_TREES_BYTES = 256 * 2**20
+"""Memory for rows that stay tokenised between epochs, for each process that loads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +138,15 @@ def load_start(config: RecipeConfig, start: str, accelerator: Accelerator) -> Po
     return policy.to(accelerator.device) if movable else policy
 
 
-def reader_of(rows: PreparedRows, tokeniser: Tokeniser, objective: Objective) -> BatchReader:
-    """Return what turns row numbers into micro-batches."""
+def reader_of(rows: PreparedRows, tokeniser: Tokeniser, objective: Objective, *, read_again: bool) -> BatchReader:
+    """Return what turns row numbers into micro-batches; rows that are read more than once stay tokenised."""
     return BatchReader(
         rows=rows,
         tokenise=tokeniser,
         responses_read=objective.responses_read,
         family=tokeniser.family,
         pad_id=tokeniser.pad_id,
+        kept=KeptTrees(_KEPT_TREES_BYTES if read_again else 0),
     )
 
 
@@ -187,9 +190,12 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
         max_tokens_per_batch=train.max_tokens_per_batch,
     )
     total_steps = sampler.total_steps(epochs=train.num_train_epochs, max_steps=train.max_steps)
+    read_again = total_steps > sampler.steps_per_epoch
     fingerprints = {"rows": rows.train.fingerprint, "model": fingerprint_of_start(start)}
     return Course(
-        train=Split(reader_of(rows.train, rows.train_tokeniser, learner.objective), sampler, learner),
+        train=Split(
+            reader_of(rows.train, rows.train_tokeniser, learner.objective, read_again=read_again), sampler, learner
+        ),
         held_out=held_out_split(config, rows, learner, engine),
         config=train,
         data=config.data,
@@ -211,7 +217,9 @@ def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: s
         shuffle=False,
         max_tokens_per_batch=config.train.max_tokens_per_batch,
     )
-    return Split(reader_of(rows.held_out, rows.held_out_tokeniser, learner.objective), sampler, learner)
+    read_again = config.train.eval_steps is not None
+    reader = reader_of(rows.held_out, rows.held_out_tokeniser, learner.objective, read_again=read_again)
+    return Split(reader, sampler, learner)
 
 
 def fingerprint_of_start(path: str) -> str:

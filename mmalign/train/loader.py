@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -67,6 +67,7 @@ class BatchReader(Dataset):
         family: of the model.
         pad_id: an id to pad with.
         left_out: rows that are passed over because they were refused before and are on record.
+        kept: trees of rows that were read before.
     """
 
     rows: PreparedRows
@@ -75,20 +76,53 @@ class BatchReader(Dataset):
     family: Family
     pad_id: int
     left_out: frozenset[int] = frozenset()
+    kept: KeptTrees = field(default_factory=lambda: KeptTrees(0))
 
     def __getitem__(self, rows: MicroBatch) -> LoadedBatch:
         trees: list[PromptTree] = []
         refused: list[RefusedAtLoading] = []
         for row in (row for row in rows if row not in self.left_out):
-            stored = self.rows.stored(row)
-            try:
-                preference = self.rows.with_bytes(stored)
-                trees.append(keep_responses(self.tokenise(preference), self.responses_read(preference.levels())))
-            except RowError as error:
-                refused.append(RefusedAtLoading.of(stored, error))
+            read = self.kept.get(row) or self._read(row)
+            (trees if isinstance(read, PromptTree) else refused).append(read)
         is_filler = not trees
         batch = collate(trees or [filler_tree(self.pad_id)], self.family, self.pad_id)
         return LoadedBatch(batch=batch, is_filler=is_filler, refused=tuple(refused))
+
+    def _read(self, row: int) -> PromptTree | RefusedAtLoading:
+        stored = self.rows.stored(row)
+        try:
+            preference = self.rows.with_bytes(stored)
+            tree = keep_responses(self.tokenise(preference), self.responses_read(preference.levels()))
+        except RowError as error:
+            return RefusedAtLoading.of(stored, error)
+        self.kept.put(row, tree)
+        return tree
+
+
+class KeptTrees:
+    """Trees of a small data set stay in memory from one epoch to the next, so that pictures are decoded once.
+
+    The first to come stay; nothing is thrown out, because in a shuffled epoch every row is as good as any other.
+
+    Args:
+        max_bytes: of all tensors together; 0 keeps nothing.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.bytes_left = max_bytes
+        self._trees: dict[int, PromptTree] = {}
+
+    def get(self, row: int) -> PromptTree | None:
+        """Return the tree of a row, or None."""
+        return self._trees.get(row)
+
+    def put(self, row: int, tree: PromptTree) -> None:
+        """Keep a tree if there is room."""
+        tensors = [tree.prompt_ids, *tree.response_ids, *tree.media.values()]
+        size = sum(tensor.nbytes for tensor in tensors)
+        if size <= self.bytes_left:
+            self.bytes_left -= size
+            self._trees[row] = tree
 
 
 def keep_responses(tree: PromptTree, positions: Sequence[int]) -> PromptTree:
