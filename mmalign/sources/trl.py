@@ -98,10 +98,17 @@ def _response(raw: Any, field: str) -> Response:
 def _prompt(raw: Any, images: list[MediaRef]) -> tuple[tuple[Message, ...], tuple[MediaRef, ...]]:
     plain = isinstance(raw, str)
     reader = TurnReader(images, tag=IMAGE_TAG if plain and images else None)
-    messages = reader.messages([{"role": "user", "content": raw}] if plain else raw, "prompt")
-    if not any(message.media_indices for message in messages):
+    turns = [{"role": "user", "content": raw}] if plain else raw
+    messages = reader.messages(turns, "prompt")
+    if _names_no_place(turns) and not any(message.media_indices for message in messages):
         messages = images_first(messages, len(images))
     return messages, reader.media
+
+
+def _names_no_place(turns: list[Any]) -> bool:
+    """Tell whether the first user turn is plain text: typed parts name the places of their images, also when none."""
+    contents = (turn.get("content") for turn in turns if turn.get("role") == "user")
+    return isinstance(next(contents, None), str)
 
 
 def _with_prompt(prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, tuple[Any, Any]]:

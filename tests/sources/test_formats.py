@@ -292,6 +292,7 @@ def test_an_id_that_looks_like_the_mend_of_another_takes_nobodys_place(tmp_path)
 
 PAIR = {"prompt": QUESTION, "chosen": GOOD, "rejected": BAD}
 OURS = EXAMPLES["mmalign", "two responses"]
+TRL = EXAMPLES["trl", "conversational"]
 SHAREGPT = EXAMPLES["sharegpt", "preference"]
 SWIFT = EXAMPLES["swift", "rejected_response"]
 LLAVA = EXAMPLES["llava", "preference"]
@@ -319,6 +320,7 @@ LLAVA = EXAMPLES["llava", "preference"]
         (PAIR | {"image": "a.jpg", "images": ["b.jpg"]}, "image: row has both image and images"),
         (PAIR | {"images": ["data:image/png;base64,@"]}, "data URI is not valid base64"),
         (PAIR | {"prompt": "<image> <image>", "images": ["a.jpg"]}, r"2 placeholder\(s\), 1 medium"),
+        (TRL | {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}, r"0 placeholder\(s\), 1 medium"),
         (PAIR | {"video": "clip.mp4"}, "video: column video is not supported .got 'clip.mp4'.; images and text are"),
         (PAIR | {"audios": ["a.wav"]}, "audios: column audios is not supported"),
         (PAIR | {"tools": [{"name": "f"}]}, "tools: column tools is not supported"),
