@@ -320,7 +320,7 @@ LLAVA = EXAMPLES["llava", "preference"]
         (PAIR | {"image": "a.jpg", "images": ["b.jpg"]}, "image: row has both image and images"),
         (PAIR | {"images": ["data:image/png;base64,@"]}, "data URI is not valid base64"),
         (PAIR | {"prompt": "<image> <image>", "images": ["a.jpg"]}, r"2 placeholder\(s\), 1 medium"),
-        (TRL | {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}, r"0 placeholder\(s\), 1 medium"),
+        (TRL | {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}, r"0 placeholder\(s\), 1"),
         (PAIR | {"video": "clip.mp4"}, "video: column video is not supported .got 'clip.mp4'.; images and text are"),
         (PAIR | {"audios": ["a.wav"]}, "audios: column audios is not supported"),
         (PAIR | {"tools": [{"name": "f"}]}, "tools: column tools is not supported"),
