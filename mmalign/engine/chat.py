@@ -21,6 +21,9 @@ from mmalign.formats.preference import Preference
 from mmalign.modalities import text as text_modality
 from mmalign.modalities.table import MODALITIES
 
+LONGEST_ROW_CHARACTERS = 2_000_000
+"""Some 500,000 tokens. A longer row is a file by mistake: its tokens alone would take gigabytes and minutes."""
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -54,7 +57,7 @@ class ChatRenderer:
 
         Raises:
             RowError: the model reads no images but the row has some, a text holds a media token of the model or is not
-                Unicode, or the chat template refuses the turns.
+                Unicode, the texts are beyond `LONGEST_ROW_CHARACTERS`, or the chat template refuses the turns.
         """
         self._require_readable(preference)
         if self._template is None:
@@ -125,6 +128,7 @@ class ChatRenderer:
             )
         if any(response.media is not None for response in preference.responses):
             raise RowError("responses with media of their own cannot share one prompt", field="responses.media")
+        _require_bounded(preference)
         self._require_plain_text("prompt", preference.prompt)
         for k, response in enumerate(preference.responses):
             self._require_plain_text(f"responses[{k}]", response.messages)
@@ -143,6 +147,14 @@ class ChatRenderer:
                         value=token,
                         hint="media are named by placeholders of the record, not by text; write the word differently",
                     )
+
+
+def _require_bounded(preference: Preference) -> None:
+    turns = (*preference.prompt, *(turn for response in preference.responses for turn in response.messages))
+    characters = sum(len(message.text) for message in turns)
+    if characters > LONGEST_ROW_CHARACTERS:
+        hint = f"at most {LONGEST_ROW_CHARACTERS:,} characters are tokenised; split the row"
+        raise RowError("row has too much text", field="prompt", value=characters, hint=hint)
 
 
 def _content(part: Any, media: tuple[MediaRef, ...]) -> dict[str, Any]:

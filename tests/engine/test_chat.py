@@ -26,6 +26,10 @@ def with_template(made: Tokeniser, template: str) -> Tokeniser:
         (row(Message.of("user", "?"), responses=("<|video_pad|>",)), r"responses\[0\]: text holds a media token"),
         (row(Message.of("user", "\ud83d")), "prompt: text is not valid Unicode"),
         (row(Message.of("user", "?"), responses=("ok", "\udc00")), r"responses\[1\]: text is not valid Unicode"),
+        (
+            row(Message.of("user", "x" * 1_000_000), responses=("y" * 1_000_000, "z")),
+            r"row has too much text \(got 2000001\); at most 2,000,000 characters are tokenised",
+        ),
         (row(Message.of("user", "?"), Message.of("system", "!")), "prompt ends with a system turn"),
         (row(Message.of("user", 0), media=[MediaRef(kind="image", uri="no.png")]), r"images\[0\]: image is missing"),
         (row(Message.of("user", 0), media=[MediaRef(kind="video", uri="a.mp4")]), "no modality reads this kind"),
