@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 SFT_STEPS, SFT_ROWS_PER_STEP = 600, 16
-ALIGN_STEPS, PAIRS_PER_STEP = 40, 16
+ALIGN_STEPS, PAIRS_PER_STEP = 60, 16
 PHOTOGRAPH_STEPS = 12
 
 _ADAM = {"weight_decay": 0.01, "adam_beta2": 0.98}
@@ -50,7 +50,7 @@ def align(
     place: Path, name: str, about: str, *, with_sft_term: bool, seed: int, threads: int, rows: str = "own_mistakes"
 ) -> Path:
     """Write the recipe that aligns the model to preference rows, with or without the SFT term beside DPO."""
-    objective = [{"name": "dpo", "beta": 0.1}]
+    objective = [{"name": "dpo", "beta": 0.3}]
     if with_sft_term:
         objective.append({"name": "sft", "weight": 1.0})
     return _write(
@@ -90,7 +90,7 @@ def photographs(place: Path, *, seed: int, threads: int) -> Path:
 
 def _continued(seed: int, threads: int) -> dict[str, Any]:
     return {
-        "learning_rate": 1e-4,
+        "learning_rate": 2e-4,
         "warmup_steps": 5,
         "max_steps": ALIGN_STEPS,
         **_ADAM,
