@@ -135,15 +135,23 @@ def load_policy(
         quantize=quantize,
         trust_remote_code=trust_remote_code,
     )
+    if lora is not None and hasattr(model, "peft_config"):
+        raise ModelError(f"{path} is an adapter and is trained on as it is; leave model.lora out")
+    policy = make_policy(model, engine=engine, lora=lora, freeze=freeze)
+    if gradient_checkpointing:
+        checkpoint_activations(policy.base)
+    return policy
+
+
+def make_policy(
+    model: nn.Module, *, engine: Engine | Literal["auto"], lora: LoraConfig | None, freeze: Sequence[str]
+) -> Policy:
+    """Make a model the policy of a run: adapters on, parts frozen. Its weights may be without memory (meta device)."""
     if lora is not None:
-        if hasattr(model, "peft_config"):
-            raise ModelError(f"{path} is an adapter and is trained on as it is; leave model.lora out")
         model = add_lora(model, family_of(model.config), **lora.model_dump())
     policy = Policy(model, engine=engine)
     freeze_parts(policy.base, policy.family, freeze)
     freeze_unread(policy.base)
-    if gradient_checkpointing:
-        checkpoint_activations(policy.base)
     return policy
 
 

@@ -1,0 +1,266 @@
+"""How much memory a step takes, from the model's config alone: no weights, no pixels.
+
+The model is built under torch's fake-tensor mode, where a tensor has a shape and no memory. Weights, gradients and
+optimiser states are then counted exactly, and so is what autograd keeps of the text decoder: it runs on fake hidden
+states of the true size while a hook adds up what is saved for the backward pass. A vision tower reads values (image
+grids) that fake tensors do not have; when it is trained, what it keeps is estimated: every linear layer keeps its input
+and its output.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+from mmalign.engine.families import backbone_of
+from mmalign.engine.load import DTYPES, has_vision, load_config
+from mmalign.engine.logps import KEPT_LOGITS_BYTES, TILE_BYTES
+from mmalign.engine.parts import part_of
+from mmalign.engine.policy import Policy, make_policy
+
+if TYPE_CHECKING:
+    from mmalign.config.schema import RecipeConfig
+
+# bitsandbytes: 4 bits and a scale per 64 weights; 8 bits and a scale per row.
+_BYTES_PER_QUANTIZED_WEIGHT = {"4bit": 0.53, "8bit": 1.0}
+_ADAM_STATES = 2
+# Gradients of the widest activations that exist at the same time while one layer goes backward.
+_GRADIENTS_IN_FLIGHT = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """The largest forward pass of a run.
+
+    Args:
+        rows: sequences in the batch (prompts for the tree engine, responses for the flat one).
+        columns: tokens of the longest, padding included.
+        response_tokens: tokens that the language-model head scores.
+        media_tokens: tokens that media fill.
+    """
+
+    rows: int
+    columns: int
+    response_tokens: int
+    media_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Peak memory of a step on one device, in bytes by what it is for.
+
+    Args:
+        overlap: zero or negative. Without gradient accumulation there are no gradients while activations are complete:
+            as the backward pass goes on, gradients take the place of activations, and only the larger of both counts.
+    """
+
+    weights: int
+    gradients: int
+    optimiser: int
+    reference: int
+    activations: int
+    head: int
+    gradients_in_flight: int
+    overlap: int
+
+    @property
+    def total(self) -> int:
+        """The sum of all."""
+        return sum(getattr(self, item.name) for item in fields(self))
+
+
+class Skeleton:
+    """A policy as a recipe makes it, without memory for its weights.
+
+    Args:
+        recipe: which model, which parts move, how it computes.
+        model_path: directory or hub id of the model.
+
+    Raises:
+        ModelError: the model's config cannot be read, or the model cannot be trained as asked.
+    """
+
+    def __init__(self, recipe: RecipeConfig, model_path: str) -> None:
+        self.recipe, self.mode = recipe, FakeTensorMode()
+        self.dtype = DTYPES[recipe.weights_dtype()]
+        self.activation_bytes = 2 if recipe.train.bf16 else 4
+        self.config = load_config(model_path, recipe.model.trust_remote_code)
+        with torch.device("meta"), _quiet():
+            self.policy = self._build()
+        with self.mode:
+            _make_fake(self.policy)
+
+    def _build(self) -> Policy:
+        model_config, loader = self.recipe.model, AutoModelForCausalLM
+        if has_vision(self.config):
+            loader = AutoModelForImageTextToText
+        model: nn.Module = loader.from_config(
+            self.config,
+            dtype=self.dtype,
+            attn_implementation=model_config.attn_implementation or "sdpa",
+            trust_remote_code=model_config.trust_remote_code,
+        )
+        return make_policy(model.train(), engine=self.recipe.engine, lora=model_config.lora, freeze=model_config.freeze)
+
+    def footprint(self, shape: BatchShape, *, needs_reference: bool) -> Footprint:
+        """Return the peak of a step whose largest forward pass has `shape`."""
+        train = self.recipe.train
+        trained = sum(_bytes(p) for p in self.policy.parameters() if p.requires_grad)
+        activations = self._decoder_bytes(shape) + self._vision_bytes(shape)
+        widest = max(module.out_features for module in self._linears("language"))
+        return Footprint(
+            weights=self._weights_bytes(),
+            gradients=trained,
+            optimiser=_ADAM_STATES * trained,
+            reference=self._reference_bytes(needs_reference),
+            activations=activations,
+            head=self._head_bytes(shape),
+            gradients_in_flight=_GRADIENTS_IN_FLIGHT * shape.rows * shape.columns * widest * self.activation_bytes,
+            overlap=0 if train.gradient_accumulation_steps > 1 else -min(trained, activations),
+        )
+
+    def _weights_bytes(self) -> int:
+        rate = _BYTES_PER_QUANTIZED_WEIGHT.get(self.recipe.model.quantize or "")
+        if rate is None:
+            return sum(_bytes(parameter) for parameter in self.policy.parameters())
+        quantized = {id(module.weight): module.weight for module in self._linears() if not module.weight.requires_grad}
+        others = sum(_bytes(p) for p in self.policy.parameters() if id(p) not in quantized)
+        return others + int(sum(weight.numel() for weight in quantized.values()) * rate)
+
+    def _reference_bytes(self, needs_reference: bool) -> int:
+        """A frozen copy holds what moves; another model is taken to share nothing; adapters are switched off."""
+        model = self.recipe.model
+        if not needs_reference or model.precompute_reference:
+            return 0
+        if model.reference is not None:
+            return sum(_bytes(parameter) for parameter in self.policy.base.parameters())
+        return 0 if model.lora else sum(_bytes(p) for p in self.policy.parameters() if p.requires_grad)
+
+    def _decoder_bytes(self, shape: BatchShape) -> int:
+        """What autograd keeps of the text decoder; with checkpointing every layer's input and one layer's whole.
+
+        Autocast's copies of trained float32 weights stay until the forward pass is over, checkpointing or not.
+        """
+        kept = self._run_decoder(shape)
+        if not self.recipe.train.gradient_checkpointing:
+            return kept
+        text = self.config.get_text_config()
+        layers, item = text.num_hidden_layers, torch.finfo(self.dtype).bits // 8
+        copies = 0
+        if self.recipe.train.bf16 and self.dtype == torch.float32:
+            copies = sum(2 * m.weight.numel() for m in self._linears("language") if m.weight.requires_grad)
+        layer_input = shape.rows * shape.columns * text.hidden_size * item
+        return copies + layers * layer_input + (kept - copies) // layers
+
+    def _run_decoder(self, shape: BatchShape) -> int:
+        decoder, text = self.policy.inner.get_decoder(), self.config.get_text_config()
+        positions = (3, shape.rows) if self.policy.family.positions == "mrope" else (shape.rows,)
+        with self.mode:
+            hidden = torch.empty(shape.rows, shape.columns, text.hidden_size, dtype=self.dtype)
+            hidden.requires_grad_(self.recipe.model.lora is None)
+            mask: Any = torch.ones(shape.rows, 1, shape.columns, shape.columns, dtype=torch.bool)
+            backbone = backbone_of(self.config)
+            if backbone is not None and backbone.masks == "by_layer":
+                mask = dict.fromkeys(text.layer_types, mask)
+            places = torch.zeros(*positions, shape.columns, dtype=torch.long)
+            with _saved_bytes(decoder) as saved, torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.train.bf16):
+                decoder(inputs_embeds=hidden, attention_mask=mask, position_ids=places, use_cache=False)
+        return sum(saved.values())
+
+    def _vision_bytes(self, shape: BatchShape) -> int:
+        """What the vision side keeps when it is trained: inputs and outputs of its linear layers, for every patch."""
+        if not self.recipe.trains_vision() or not shape.media_tokens or not self.policy.family.has_vision:
+            return 0
+        vision = self.config.vision_config
+        patches = shape.media_tokens * _patches_per_token(self.config)
+        width = sum(module.in_features + module.out_features for module in self._linears("vision"))
+        if self.recipe.train.gradient_checkpointing:
+            layers = getattr(vision, "depth", None) or vision.num_hidden_layers
+            width = width // layers + layers * vision.hidden_size
+        return patches * width * self.activation_bytes
+
+    def _head_bytes(self, shape: BatchShape) -> int:
+        """Kept logits or tiles, hidden states of the scored tokens, and the head's gradient before it is added up."""
+        text = self.config.get_text_config()
+        logits = 4 * shape.response_tokens * text.vocab_size
+        kept = logits if logits <= KEPT_LOGITS_BYTES else 0
+        hidden = 4 * text.hidden_size * (2 * shape.response_tokens + shape.rows * shape.columns)
+        head = self.policy.base.get_output_embeddings()
+        weight_gradient = _bytes(head.weight) if head.weight.requires_grad else 0
+        return kept + 2 * min(logits, TILE_BYTES) + hidden + weight_gradient
+
+    def _linears(self, part: str | None = None) -> Iterator[nn.Linear]:
+        for name, module in self.policy.base.named_modules():
+            is_part = part is None or part_of(name, self.policy.family) == part
+            if isinstance(module, nn.Linear) and is_part and module is not self.policy.base.get_output_embeddings():
+                yield module
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _make_fake(root: nn.Module) -> None:
+    """Replace what is on the meta device by fake tensors on the CPU, which choose the kernels that real ones choose."""
+    made: dict[int, torch.Tensor] = {}
+    for module in root.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in [(name, old) for name, old in tensors.items() if old is not None]:
+                if id(old) not in made:
+                    new = torch.empty(old.shape, dtype=old.dtype)
+                    made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                tensors[name] = made[id(old)]
+
+
+def _patches_per_token(config: Any) -> int:
+    """Return how many patches the vision tower computes for one media token."""
+    vision = config.vision_config
+    if side := getattr(vision, "spatial_merge_size", None) or getattr(config, "spatial_merge_size", None):
+        return side**2
+    if side := getattr(config, "scale_factor", None):
+        return side**2
+    if share := getattr(config, "downsample_ratio", None):
+        return round(1 / share**2)
+    if tokens := getattr(config, "mm_tokens_per_image", None):
+        return (vision.image_size // vision.patch_size) ** 2 // tokens
+    return 1
+
+
+@contextmanager
+def _saved_bytes(module: nn.Module) -> Iterator[dict[int, int]]:
+    """Collect the size of every storage that autograd saves inside the block, parameters and buffers left out."""
+    own = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
+    saved: dict[int, int] = {}
+    alive: list[torch.Tensor] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield saved
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the engine from announcing a model that is only thought of."""
+    loggers = [logging.getLogger(name) for name in ("mmalign", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

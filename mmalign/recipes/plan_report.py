@@ -1,0 +1,116 @@
+"""A plan as a person reads it in a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mmalign.recipes.plan_changes import RUNTIME_BYTES, fits
+
+if TYPE_CHECKING:
+    from mmalign.recipes.plan import Plan
+
+_BINS = 8
+_BAR_WIDTH = 32
+_MEANINGS = {
+    "weights": "all weights of the policy",
+    "gradients": "of what is trained",
+    "optimiser": "two AdamW states of what is trained",
+    "reference": "what the reference holds besides the policy",
+    "activations": "what the largest forward pass keeps for the backward pass",
+    "head": "log-probs of response tokens, and the head's own gradients",
+    "gradients_in_flight": "gradients of activations inside one layer",
+    "overlap": "gradients take the place of activations; more than one batch per step would keep both",
+}
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Print rows, batches, memory, and what to change."""
+    console = console or Console(highlight=False)
+    _print_rows(plan, console)
+    _print_batches(plan, console)
+    _print_memory(plan, console)
+    _print_changes(plan, console)
+
+
+def _print_rows(plan: Plan, console: Console) -> None:
+    facts, tree = plan.rows.facts, plan.rows.tokens("tree")
+    prompt, media, responses, _ = np.asarray(plan.rows.lengths).astype(np.int64).T
+    console.rule("rows", align="left")
+    console.print(f"{len(plan.rows):,} rows; tokens of a row (prompt with media, and all responses it trains on):")
+    console.print(_histogram(tree))
+    console.print(
+        f"median {np.median(tree):,.0f}, 95% below {np.quantile(tree, 0.95):,.0f}, longest {tree.max():,}; "
+        f"{media.sum() / tree.sum():.0%} media, {(prompt - media).sum() / tree.sum():.0%} prompt text, "
+        f"{responses.sum() / tree.sum():.0%} responses"
+    )
+    for title, key in (("refused", "refused"), ("made to fit data.max_length", "fitted")):
+        for reason, count in dict(facts.get(key, {})).items():
+            console.print(f"  {title}: {count:,} x {reason}")
+
+
+def _histogram(tokens: np.ndarray) -> Table:
+    """Return rows per range of tokens as a table with bars."""
+    low, high = int(tokens.min()), int(tokens.max())
+    counts, edges = np.histogram(tokens, bins=min(_BINS, high - low + 1), range=(low, high + 1))
+    table = Table("tokens", "rows", "", box=None, pad_edge=False, header_style="bold")
+    for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True):
+        bar = "█" * round(_BAR_WIDTH * count / counts.max())
+        table.add_row(f"{int(np.ceil(start)):,}-{int(np.ceil(end)) - 1:,}", f"{count:,}", bar or ("·" if count else ""))
+    return table
+
+
+def _print_batches(plan: Plan, console: Console) -> None:
+    batches, (engine, reason) = plan.batches, plan.engine
+    least, median, most = batches.rows_per_batch
+    trees = f"{median}" if least == most else f"{least} to {most} (median {median})"
+    tree, flat = plan.rows.tokens("tree").sum(), plan.rows.tokens("flat").sum()
+    largest = batches.largest
+    console.rule("batches", align="left")
+    console.print(f"engine {engine}: {reason}")
+    console.print(f"an epoch is {tree:,} tokens as prompt trees, {flat:,} as separate rows ({flat / tree:.2f} x)")
+    console.print(f"{batches.total_steps:,} steps of {batches.rows_per_step} rows; trees per batch: {trees}")
+    console.print(
+        f"largest batch: {largest.rows} x {largest.columns:,} tokens, {largest.response_tokens:,} of them scored; "
+        f"{batches.padding_share:.0%} of all computed tokens are padding"
+    )
+
+
+def _print_memory(plan: Plan, console: Console) -> None:
+    memory, whose = plan.memory_bytes
+    console.rule("predicted peak memory of one device", align="left")
+    table = Table("GB", "", "", box=None, pad_edge=False, show_header=False)
+    for item in fields(plan.footprint):
+        size = getattr(plan.footprint, item.name)
+        if size == 0:
+            continue
+        table.add_row(_gb(size), item.name.replace("_", " "), f"[dim]{_MEANINGS[item.name]}[/dim]")
+    table.add_row(_gb(RUNTIME_BYTES), "runtime", "[dim]Python, torch and its kernels[/dim]")
+    total = plan.footprint.total + RUNTIME_BYTES
+    table.add_row(f"[bold]{_gb(total)}[/bold]", "[bold]in all[/bold]", f"of {_gb(memory)} ({whose})")
+    console.print(table)
+
+
+def _print_changes(plan: Plan, console: Console) -> None:
+    memory = plan.memory_bytes[0]
+    if fits(plan.footprint, memory):
+        console.print("[bold green]It fits.[/bold green]")
+        return
+    if not plan.changes:
+        console.print("[bold red]It does not fit[/bold red], and no single change known here would help.")
+        return
+    console.print("[bold red]It does not fit.[/bold red] Change, one after the other:")
+    table = Table("GB then", "change", "costs", box=None, pad_edge=False, header_style="bold")
+    for change in plan.changes:
+        table.add_row(_gb(change.footprint.total + RUNTIME_BYTES), " ".join(change.overrides), change.cost)
+    console.print(table)
+    if not fits(plan.changes[-1].footprint, memory):
+        console.print("Even then it does not fit; spread it over several devices (configs/accelerate/fsdp2.yaml).")
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.2f}"

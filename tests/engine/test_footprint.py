@@ -1,0 +1,151 @@
+"""Predicted memory: counted exactly where it can be, compared with the real thing where it cannot."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmalign.config.load import from_values
+from mmalign.engine.footprint import BatchShape, Skeleton, _saved_bytes
+from mmalign.engine.policy import load_policy
+
+SHAPE = BatchShape(rows=2, columns=37, response_tokens=22, media_tokens=0)
+
+
+def recipe(path: Path, model: dict | None = None, **train):
+    return from_values(
+        {
+            "recipe": "preference",
+            "model": {"path": str(path), **(model or {})},
+            "data": {"train": "rows.jsonl"},
+            "objective": [{"name": "dpo"}],
+            "train": {"output_dir": "runs/x", "learning_rate": 1e-5, **train},
+        }
+    )
+
+
+def real_policy(path: Path, config):
+    return load_policy(path, lora=config.model.lora, freeze=config.model.freeze)
+
+
+def bytes_of(tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize("model", [{}, {"freeze": ["vision"]}, {"lora": {"rank": 3}}], ids=["full", "frozen", "lora"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava", "idefics3", "qwen2"])
+def test_weights_gradients_and_optimiser_are_counted_exactly(tiny_model, family, model):
+    if family == "qwen2" and "freeze" in model:
+        model = {}
+    path = tiny_model(family)
+    config = recipe(path, model)
+    predicted = Skeleton(config, str(path)).footprint(SHAPE, needs_reference=True)
+    policy = real_policy(path, config)
+    trained = bytes_of(p for p in policy.parameters() if p.requires_grad)
+    assert predicted.weights == bytes_of(policy.parameters())
+    assert predicted.gradients == trained
+    assert predicted.optimiser == 2 * trained
+    assert predicted.reference == (0 if "lora" in model else trained)
+
+
+@pytest.mark.parametrize("model", [{}, {"lora": {"rank": 3}}], ids=["full", "lora"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava", "gemma3", "qwen2"])
+def test_what_the_decoder_keeps_is_what_it_really_keeps(tiny_model, family, model):
+    path = tiny_model(family)
+    config = recipe(path, model)
+    skeleton = Skeleton(config, str(path))
+    policy = real_policy(path, config)
+    decoder, text = policy.inner.get_decoder(), policy.base.config.get_text_config()
+    hidden = torch.randn(SHAPE.rows, SHAPE.columns, text.hidden_size, requires_grad=not model)
+    mask = torch.ones(SHAPE.rows, 1, SHAPE.columns, SHAPE.columns, dtype=torch.bool)
+    if family in ("gemma3", "qwen2", "qwen2_5_vl"):
+        mask = dict.fromkeys(text.layer_types, mask)
+    places = (3, SHAPE.rows) if family == "qwen2_5_vl" else (SHAPE.rows,)
+    with _saved_bytes(decoder) as saved:
+        decoder(
+            inputs_embeds=hidden,
+            attention_mask=mask,
+            position_ids=torch.zeros(*places, SHAPE.columns, dtype=torch.long),
+            use_cache=False,
+        )
+    assert skeleton._decoder_bytes(SHAPE) == pytest.approx(sum(saved.values()), rel=0.01)
+
+
+def test_checkpointing_keeps_less_and_a_longer_batch_more(tiny_model):
+    path = tiny_model("qwen2_5_vl")
+
+    def activations(columns: int, **train) -> int:
+        shape = BatchShape(rows=2, columns=columns, response_tokens=22, media_tokens=0)
+        return Skeleton(recipe(path, **train), str(path)).footprint(shape, needs_reference=False).activations
+
+    assert activations(64, gradient_checkpointing=True) < activations(64) < activations(128)
+
+
+def test_accumulated_gradients_stand_beside_activations(tiny_model):
+    path = tiny_model("qwen2")
+    once, twice = (
+        Skeleton(recipe(path, gradient_accumulation_steps=steps), str(path)).footprint(SHAPE, needs_reference=False)
+        for steps in (1, 2)
+    )
+    assert once.overlap == -min(once.gradients, once.activations)
+    assert twice.overlap == 0
+    assert twice.total == once.total - once.overlap
+
+
+def test_nothing_is_allocated_for_a_model_of_any_size(tiny_model, tmp_path):
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(tiny_model("qwen2"))
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers = 8192, 28672, 80
+    config.num_attention_heads, config.num_key_value_heads, config.vocab_size = 64, 8, 152064
+    config.head_dim, config.tie_word_embeddings = 128, True
+    config.layer_types = ["full_attention"] * 80
+    config.save_pretrained(tmp_path)
+    weights = Skeleton(recipe(tmp_path), str(tmp_path)).footprint(SHAPE, needs_reference=False).weights
+    # Per layer 2 h^2 + 2 h k + 3 h m with k = 8 x 128; then the embedding, which the head may share.
+    layer = 2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28672
+    assert weights / 4 == pytest.approx(80 * layer + 152064 * 8192, rel=0.03)
+
+
+_STEP = """
+import resource, sys, torch, psutil
+from mmalign.config.load import loads
+from mmalign.engine.policy import load_policy
+from mmalign.engine.reference import AdapterOff, FrozenCopy
+from mmalign.engine.tree import collate
+from mmalign.engine.tokenise import PromptTree
+torch.set_num_threads(1)
+config = loads(open(sys.argv[2]).read())
+before = psutil.Process().memory_info().rss
+policy = load_policy(sys.argv[1], lora=config.model.lora, gradient_checkpointing=config.train.gradient_checkpointing)
+reference = AdapterOff(policy) if config.model.lora else FrozenCopy.of_start(policy)
+optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], fused=True)
+ids = torch.arange(200) % 200 + 10
+trees = [PromptTree(id=str(n), prompt_ids=ids, response_ids=(ids[:80], ids[:60]), levels=(0, 1)) for n in range(3)]
+batch = collate(trees, policy.family, 0)
+for _ in range(2):
+    logps = policy(batch) - reference(batch)
+    torch.nn.functional.softplus(logps.sum(-1) @ torch.tensor([-0.1, 0.1])).mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+
+
+@pytest.mark.slow
+def test_the_predicted_peak_is_the_measured_one_within_a_fifth(tiny_model, tmp_path):
+    from mmalign.config.load import dump
+
+    path = tiny_model("qwen2", scale="bench", layers=4)
+    config = recipe(path)
+    (tmp_path / "recipe.yaml").write_text(dump(config), encoding="utf-8")
+    shape = BatchShape(rows=3, columns=340, response_tokens=420, media_tokens=0)
+    predicted = Skeleton(config, str(path)).footprint(shape, needs_reference=True).total
+    # glibc then gives freed blocks back, so that resident memory is memory in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}
+    command = [sys.executable, "-W", "ignore", "-c", _STEP, str(path), str(tmp_path / "recipe.yaml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) == pytest.approx(predicted, rel=0.2)

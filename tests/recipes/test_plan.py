@@ -1,0 +1,98 @@
+"""`mmalign plan`: what it finds, what it proposes, and what it leaves alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmalign.cli import main
+from mmalign.errors import ConfigError, DataError
+from mmalign.recipes import plan
+from mmalign.recipes.configuration import load_recipe
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPE = REPOSITORY / "configs" / "miniature" / "preference_qwen2_5_vl.yaml"
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """The miniature preference recipe with its run directory in a temporary place."""
+    monkeypatch.chdir(REPOSITORY)
+    return lambda *overrides: load_recipe(RECIPE, [f"train.output_dir={tmp_path / 'run'}", *overrides])
+
+
+def test_rows_batches_and_engine_are_those_of_the_run(recipe, capsys):
+    made = plan.run(recipe())
+    assert len(made.rows) == 64
+    assert made.engine[0] == "tree"
+    assert made.batches.total_steps == 16
+    assert made.batches.rows_per_step == 8
+    assert made.batches.rows_per_batch == (4, 4, 4)
+    longest = int(made.rows.tokens("tree").max())
+    assert made.batches.largest.columns == longest
+    printed = capsys.readouterr().out
+    assert "64 rows; tokens of a row" in printed
+    assert f"longest {longest}" in printed
+    assert "It fits." in printed
+
+
+def test_a_token_budget_makes_batches_of_several_sizes(recipe):
+    made = plan.run(recipe("train.max_tokens_per_batch=600"))
+    assert made.batches.largest.rows * made.batches.largest.columns <= 600
+    assert made.batches.rows_per_batch[0] <= 2 <= made.batches.rows_per_batch[2]
+
+
+def test_separate_rows_compute_the_prompt_again(recipe):
+    tree, flat = plan.run(recipe()), plan.run(recipe("engine=flat"))
+    assert flat.engine == ("flat", "as configured")
+    assert flat.batches.largest.rows == 2 * tree.batches.largest.rows
+
+
+def test_rows_over_the_limit_are_named(recipe, capsys):
+    with pytest.raises(DataError, match="refused"):
+        plan.run(recipe("data.max_length=60"))
+    plan.run(recipe("data.max_length=60", "data.max_refused_share=1.0", "data.eval=null", "data.max_length=150"))
+    assert "refused: " in capsys.readouterr().out
+
+
+def test_what_does_not_fit_gets_changes_one_on_top_of_the_other(recipe, capsys):
+    made = plan.run(recipe("model.lora=null", "train.bf16=false"), memory_gb=0.9)
+    totals = [made.footprint.total, *(change.footprint.total for change in made.changes)]
+    assert totals == sorted(totals, reverse=True)
+    proposed = " ".join(override for change in made.changes for override in change.overrides)
+    assert "model.precompute_reference=true" in proposed
+    assert "train.gradient_checkpointing=true" in proposed
+    assert "model.lora='{rank: 16}'" in proposed
+    printed = capsys.readouterr().out
+    assert "It does not fit." in printed
+    assert "spread it over several devices" in printed
+
+
+def test_a_proposed_change_is_a_valid_override(recipe):
+    for change in plan.run(recipe("model.lora=null"), memory_gb=0.9).changes:
+        if "quantize" not in change.overrides[0]:
+            recipe(*(override.replace("'", "") for override in change.overrides))
+
+
+def test_training_finds_the_rows_ready(recipe, tmp_path):
+    plan.run(recipe())
+    assert json.loads((tmp_path / "run" / "data" / "train" / "prepared.json").read_text())["rows"] == 64
+
+
+def test_a_run_that_exists_is_left_alone(recipe, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    plan.run(recipe())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+def test_a_mistake_in_the_recipe_stops_the_plan(recipe):
+    with pytest.raises(ConfigError, match="train.lr: unknown key"):
+        plan.run(recipe("train.lr=1"))
+
+
+def test_the_command_prints_a_plan(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", str(RECIPE), f"train.output_dir={tmp_path}", "--memory-gb", "80"])
+    assert ended.value.code == 0
+    assert "of 80.00 (as given)" in capsys.readouterr().out
