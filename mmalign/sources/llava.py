@@ -11,7 +11,15 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import TurnReader, images_of, is_turns, or_nothing, response_from, split_answer
+from mmalign.sources.turns import (
+    TurnReader,
+    images_of,
+    is_turns,
+    or_nothing,
+    require_same_prompt,
+    response_from,
+    split_answer,
+)
 
 EXAMPLES = {
     "preference": {
@@ -52,12 +60,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     other = TurnReader(images, strip_newline=True).messages(rejected, "rejected_conversations")
     if len(other) > 1:
         other_prompt, response = split_answer(other, "rejected_conversations")
-        if [message.text for message in other_prompt] != [message.text for message in prompt]:
-            raise RowError(
-                "the two conversations must share their prompt",
-                field="rejected_conversations",
-                value=other_prompt[-1].text,
-            )
+        require_same_prompt(prompt, other_prompt, "rejected_conversations")
     else:
         response = response_from(rejected, "rejected_conversations")
     return Preference(id="", prompt=prompt, media=reader.media, responses=(chosen, response))

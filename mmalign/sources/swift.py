@@ -22,6 +22,7 @@ from mmalign.sources.turns import (
     is_turns,
     media_column,
     or_nothing,
+    require_same_prompt,
     response_from,
     split_answer,
 )
@@ -81,10 +82,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
         raise RowError("row must say what was rejected, once", field=" or ".join(_REJECTED), value=filled or "nothing")
     if filled == ["rejected_messages"]:
         other, other_media, answer = _conversation(values[filled[0]], filled[0], rejected_media or images)
-        if [message.text for message in other] != [message.text for message in prompt]:
-            raise RowError(
-                "messages and rejected_messages must share their prompt", field=filled[0], value=other[-1].text
-            )
+        require_same_prompt(prompt, other, filled[0])
         rejected = [Response(messages=answer.messages, media=other_media if rejected_media else None)]
     else:
         own_media = tuple(rejected_media) or None

@@ -170,6 +170,22 @@ def split_answer(messages: tuple[Message, ...], field: str) -> tuple[tuple[Messa
     return messages[:-1], Response(messages=(answer,))
 
 
+def require_same_prompt(prompt: tuple[Message, ...], other: tuple[Message, ...], field: str) -> None:
+    """Refuse a row whose two whole conversations differ before their last answers, in a speaker or in a word.
+
+    Where pictures stand in the second is not compared: the first says it for both.
+
+    Raises:
+        RowError: they differ; the first turn that does is shown.
+    """
+    said = [(message.role, message.text) for message in prompt]
+    said_there = [(message.role, message.text) for message in other]
+    if said != said_there:
+        both = zip(said, said_there, strict=False)
+        differing = next((there for here, there in both if here != there), said_there[-1])
+        raise RowError("the two conversations must share their prompt", field=field, value=": ".join(differing))
+
+
 def with_system(values: Mapping[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Put the text of a column `system`, where a row has one, before the turns."""
     system = values.get("system")
