@@ -345,7 +345,7 @@ LLAVA = EXAMPLES["llava", "preference"]
         (SWIFT | {"objects": {"bbox": [[1, 2]]}, "messages": [{"role": "user", "content": "<bbox>"}]}, "boxes are not"),
         (LLAVA | {"rejected_conversations": []}, "turns must be a list that is not empty"),
         (LLAVA | {"rejected_conversations": [LLAVA["conversations"][1]] * 2}, "must share their prompt"),
-        (LLAVA | {"rejected_conversations": [LLAVA["conversations"][0] | {"from": "system"}, LLAVA["conversations"][1]]},
+        (LLAVA | {"rejected_conversations": [{"from": "system", "value": QUESTION}, LLAVA["conversations"][1]]},
          "the two conversations must share their prompt .got 'system: What is on the stove.'"),
         (SWIFT | {"rejected_response": None, "rejected_messages": [SWIFT["messages"][0], *SWIFT["messages"]]},
          "rejected_messages: the two conversations must share their prompt .got 'user: What is on"),
