@@ -14,6 +14,9 @@ from typing import Any
 
 from mmalign.train.curves import Curves, is_finite
 
+_SMALLEST_RISE = 1e-3
+"""Rise of the held-out loss that counts even where the lowest is 0, as a hinge may be."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -175,7 +178,7 @@ def _overfits(curves: Curves) -> Finding | None:
         return None
     lowest = min(held_out.values)
     best_step, last = held_out.steps[held_out.values.index(lowest)], held_out.values[-1]
-    if last - lowest < 0.05 * abs(lowest) or best_step == held_out.steps[-1]:
+    if last - lowest < max(0.05 * abs(lowest), _SMALLEST_RISE) or best_step == held_out.steps[-1]:
         return None
     sentence = (
         f"Held-out loss was lowest at step {best_step} ({_number(lowest)}) and is {_number(last)} at the end, while "

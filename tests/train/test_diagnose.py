@@ -188,6 +188,13 @@ def test_a_held_out_loss_that_falls_to_the_end_is_no_finding():
     assert names(lines) == []
 
 
+def test_a_held_out_hinge_of_zero_may_tremble():
+    lines = run(**HEALTHY)
+    for step, loss in [(20, 0.5), (40, 0.0), (60, 1e-6), (80, 1e-6)]:
+        lines[step - 1]["eval_loss"] = loss
+    assert names(lines) == []
+
+
 def test_a_gradient_spike_names_its_step():
     lines = run(**HEALTHY)
     lines[16]["grad_norm"] = 200.0
