@@ -171,12 +171,18 @@ def llava_onevision(size: Size, ids: TokenIds) -> Fields:
     }
 
 
-def idefics(model_type: str) -> Callable[[Size, TokenIds], Fields]:
+def idefics(model_type: str, pad_token: str) -> Callable[[Size, TokenIds], Fields]:
     """Idefics3 and SmolVLM: a tower on square tiles, 2 x 2 features shuffled into one token."""
 
     def build(size: Size, ids: TokenIds) -> Fields:
         tower = _tower(size, f"{model_type}_vision")
-        return {"vision_config": tower, "image_token_id": ids["<image>"], "scale_factor": 2}
+        # These two repeat the padding token outside the text fields.
+        return {
+            "vision_config": tower,
+            "image_token_id": ids["<image>"],
+            "pad_token_id": ids[pad_token],
+            "scale_factor": 2,
+        }
 
     return build
 

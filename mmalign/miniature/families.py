@@ -116,7 +116,7 @@ FAMILIES: dict[str, Family] = {
         others=_IDEFICS_OTHERS,
         chat_template=_template(chat_templates.IDEFICS3),
         text=plain("llama"),
-        config=architectures.idefics("idefics3"),
+        config=architectures.idefics("idefics3", pad_token="<|end_of_text|>"),
         processor=processors.idefics3,
     ),
     "smolvlm": Family(
@@ -133,7 +133,7 @@ FAMILIES: dict[str, Family] = {
         others=_IDEFICS_OTHERS,
         chat_template=_template(chat_templates.SMOLVLM),
         text=plain("llama"),
-        config=architectures.idefics("smolvlm"),
+        config=architectures.idefics("smolvlm", pad_token="<|im_end|>"),
         processor=processors.smolvlm,
     ),
     "internvl": Family(

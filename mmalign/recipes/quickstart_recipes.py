@@ -15,7 +15,7 @@ ALIGN_STEPS, PAIRS_PER_STEP = 60, 16
 PHOTOGRAPH_STEPS = 12
 
 _ADAM = {"weight_decay": 0.01, "adam_beta2": 0.98}
-# A second epoch's order differs from the first's; every run is short enough to be started again rather than resumed.
+# Runs as short as these are started again rather than resumed.
 _SAVING = {"save_steps": None, "logging_steps": 10}
 
 
