@@ -81,19 +81,13 @@ def run(values: dict[str, Any], *, resume: bool = False):
     return (sft if config.recipe == "sft" else preference).run(config, resume=resume)
 
 
-def command(values: dict[str, Any], *arguments: str, ranks: int = 1, before: str = "") -> list[str]:
-    """Return the command line that runs a recipe in a process, or several, of its own.
-
-    Args:
-        before: Python that runs first, in a single process.
-    """
+def command(values: dict[str, Any], *arguments: str, ranks: int = 1, sharded: bool = False) -> list[str]:
+    """Return the command line that runs a recipe in processes of its own, one a rank."""
     config = Path(values["train"]["output_dir"]).with_suffix(".yaml")
     config.write_text(yaml.safe_dump(values))
-    if before:
-        program = f"{before}\nfrom mmalign.cli import main\nmain({['train', str(config), *arguments]!r})"
-        return [sys.executable, "-c", program]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
-    return [sys.executable, *launch, "-m", "mmalign", "train", str(config), *arguments]
+    program = [str(REPOSITORY / "tests" / "fsdp_on_cpu.py")] if sharded else ["-m", "mmalign"]
+    return [sys.executable, *launch, *program, "train", str(config), *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -101,12 +95,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
 
-def in_a_process(
-    values: dict[str, Any], *arguments: str, ranks: int = 1, before: str = ""
-) -> subprocess.CompletedProcess:
-    """Run a recipe in a process of its own and wait for it."""
-    line = command(values, *arguments, ranks=ranks, before=before)
-    return subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+def in_processes(values: dict[str, Any], *arguments: str, ranks: int, sharded: bool = False) -> None:
+    """Run a recipe in processes of its own and check that it ends well."""
+    line = command(values, *arguments, ranks=ranks, sharded=sharded)
+    ended = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def metrics(output_dir: Path | str) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 5. The reference, taken before anything moves.
     reference = references.build_reference(config, policy, objective, accelerator)
+    version = references.version_for_table(config, reference)
 
     # 6. Optimiser, ranks and precision around them; frozen vision towers speak once per batch.
     learner = training.build_learner(config, policy, reference, objective, accelerator)
@@ -52,7 +53,7 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
     training.describe(course, rows, policy)
 
     # 8. A table of the reference in place of its model, if the recipe wants one.
-    course = references.with_precomputed_reference(course, config)
+    course = references.with_precomputed_reference(course, version)
 
     # 9. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
     position = training.continue_or_begin(course, resume=resume)

@@ -51,29 +51,40 @@ def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, 
     return FrozenCopy(policy) if config.model.precompute_reference else FrozenCopy.of_start(policy)
 
 
-def with_precomputed_reference(course: Course, config: RecipeConfig) -> Course:
+def version_for_table(config: RecipeConfig, reference: Reference) -> str | None:
+    """Return what a table of this reference is marked with, None when the recipe wants no table.
+
+    Call it while every rank still holds the whole model.
+    """
+    if not config.model.precompute_reference or isinstance(reference, NoReference):
+        return None
+    return fingerprint.of_weights(reference.models[0])
+
+
+def with_precomputed_reference(course: Course, version: str | None) -> Course:
     """Return the course with tables in place of the reference model, filled where rows are missing.
 
     Call it before the policy moves; a killed run goes on with the rows that are missing.
 
+    Args:
+        version: from `version_for_table`; None leaves the course as it is.
+
     Raises:
         CheckpointError: a table there was made with another model, other rows or another processor.
     """
-    reference = course.train.learner.reference
-    if not config.model.precompute_reference or isinstance(reference, NoReference):
+    if version is None:
         return course
-    model = fingerprint.of_weights(reference.models[0])
-    train = _with_table(course.train, course, model, "train")
-    held_out = None if course.held_out is None else _with_table(course.held_out, course, model, "eval")
+    train = _with_table(course.train, course, version, "train")
+    held_out = None if course.held_out is None else _with_table(course.held_out, course, version, "eval")
     return replace(course, train=train, held_out=held_out)
 
 
-def _with_table(split: Split, course: Course, model: str, name: str) -> Split:
+def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
     accelerator, rows = split.learner.accelerator, split.reader.rows
     table = ReferenceTable.open(
         course.run.data / f"reference-{name}",
         rows=list(rows.table_rows()),
-        made_with={"model": model, "rows": rows.fingerprint, "processor": rows.facts["fingerprint"]},
+        made_with={"model": version, "rows": rows.fingerprint, "processor": rows.facts["fingerprint"]},
     )
     accelerator.wait_for_everyone()
     missing = table.missing()

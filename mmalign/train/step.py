@@ -97,8 +97,8 @@ def train_step(
             # Ranks average their gradients, while the sums over ranks are meant.
             accelerator.backward(_with_gradient(loss, policy) * accelerator.num_processes)
         metrics.add(output.metrics, counted=not one.is_filler)
-    norm = accelerator.clip_grad_norm_(learner.policy.parameters(), learner.max_grad_norm or math.inf)
-    facts = [torch.stack(losses).sum(), norm / accelerator.num_processes, *_facts(loaded), float(signalled)]
+    norm = _clip(learner) / accelerator.num_processes
+    facts = [torch.stack(losses).sum(), norm, *_facts(loaded), float(signalled)]
     means, (loss, grad_norm, num_tokens, refused_rows, signalled_ranks) = metrics.reduce(accelerator, facts)
     _require_finite(accelerator, loaded, losses, step=step, loss=loss, grad_norm=grad_norm)
     learner.optimizer.step()
@@ -152,6 +152,12 @@ def facts_of(batch: TreeBatch) -> GroupFacts:
 
 def _group(token_logps: Tensor, batch: TreeBatch) -> GroupLogps:
     return GroupLogps(token_logps=token_logps, mask=batch.response_mask, token_weights=batch.token_weights)
+
+
+def _clip(learner: Learner) -> Tensor | float:
+    """Scale the gradient down where it is too long; return its length over all ranks."""
+    norm = learner.accelerator.clip_grad_norm_(learner.policy.parameters(), learner.max_grad_norm or math.inf)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def _with_gradient(loss: Tensor, policy: GroupLogps) -> Tensor:
