@@ -179,8 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except OSError as error:
         _fail(_file_trouble(error))
-    except KeyboardInterrupt:
-        _fail("interrupted", status=130)
+    except SystemExit as ended:
+        # A run that was told to stop ends this way and says what it saved; other exits have nothing to say.
+        if not str(ended).isdecimal() and isinstance(ended.code, int):
+            _fail(str(ended), status=ended.code)
+        raise
 
 
 def _file_trouble(error: OSError) -> str:
