@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from mmalign.errors import ModelError, show
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _ADAPTER_FILE = "adapter_config.json"
+
+_HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
 
 def load_model(
@@ -79,6 +82,11 @@ def load_config(path: str, trust_remote_code: bool = False) -> Any:
     """
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise ModelError(f"model directory {show(path)} has no config.json; give one that save_pretrained wrote")
+    if not Path(path).is_dir() and not _HUB_ID.fullmatch(path):
+        raise ModelError(
+            f"model directory {show(path)} does not exist (looked in {show(str(Path.cwd()))}), and it is no hub id of "
+            "the form owner/name"
+        )
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # as above

@@ -56,7 +56,7 @@ def test_a_config_of_an_unknown_kind_is_named(tiny_model, tmp_path):
 
 
 def test_a_path_that_is_neither_directory_nor_hub_id_is_named():
-    with pytest.raises(ModelError, match="cannot read the config of model './no-such-model'"):
+    with pytest.raises(ModelError, match="'./no-such-model' does not exist .* no hub id of"):
         load_model("./no-such-model")
 
 
