@@ -1,0 +1,121 @@
+"""Names that users type. A change here is a change for them: it belongs in CHANGELOG.md."""
+
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+import typer
+
+import mmalign
+from mmalign import errors
+from mmalign.cli import app
+from mmalign.config.schema import RecipeConfig, Section
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference, Response, Span
+
+KEYS = {
+    "": "recipe model engine vision data objective train",
+    "model": "path reference precompute_reference lora quantize freeze dtype attn_implementation trust_remote_code",
+    "model.lora": "rank alpha dropout targets parts",
+    "vision": "share cache_dir cache_max_gb",
+    "data": "train eval root format min_pixels max_pixels max_length max_refused_share allow_http num_workers",
+    "objective": "name weight",
+    "train": "output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
+    "max_tokens_per_batch learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay adam_beta1 "
+    "adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps save_steps save_total_limit eval_steps logging_steps "
+    "shuffle seed bf16 gradient_checkpointing report_to threads",
+}
+VERBS = {
+    "train": "config overrides --resume",
+    "plan": "config overrides --memory-gb",
+    "quickstart": "--output-dir --seed --threads",
+    "schema": "",
+    "data show": "path --row --model --format --root --max-pixels --max-length --allow-network",
+    "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
+}
+RECORDS = {
+    Preference: "id prompt responses media ties margin weight difficulty tags provenance",
+    Response: "messages score scores critique spans media model annotator",
+    Span: "start end weight",
+    Message: "role parts",
+    MediaRef: "kind uri content sha256 span_s frame_indices",
+}
+ERRORS = "MmalignError ConfigError DataError RowError ModelError TrainingError CheckpointError"
+OBJECTIVES = "dpo cdpo robust ipo hinge simpo cpo orpo sft"
+ROW_FORMATS = "mmalign swift llava rlhf_v mdpo alpaca sharegpt trl"
+WRITTEN_FORMATS = "mmalign trl sharegpt swift"
+MODEL_FAMILIES = (
+    "qwen2_vl qwen2_5_vl qwen3_vl llava llava_next llava_onevision idefics3 smolvlm internvl mistral3 gemma3 paligemma"
+)
+
+
+def sections(root: type[Section], above: str = "") -> dict[str, type[Section]]:
+    """Every section of the schema by its dotted name."""
+    from mmalign.config.messages import _sections
+
+    found = {above: root}
+    for name, info in root.model_fields.items():
+        for inner in _sections(info.annotation):
+            found |= sections(inner, f"{above}.{name}".lstrip("."))
+    return found
+
+
+def verbs(command, above: str = "") -> dict[str, str]:
+    """Every verb with its arguments and options."""
+    if hasattr(command, "commands"):
+        return {
+            verb: line for name, one in command.commands.items() for verb, line in verbs(one, f"{above} {name}").items()
+        }
+    return {above.strip(): " ".join(parameter.opts[0] for parameter in command.params if parameter.name != "help")}
+
+
+def test_version_is_the_packages():
+    assert mmalign.__version__ == "0.1.0"
+
+
+def test_keys_of_a_recipe():
+    assert {name: " ".join(section.model_fields) for name, section in sections(RecipeConfig).items()} == KEYS
+
+
+def test_verbs_and_options():
+    assert verbs(typer.main.get_command(app)) == VERBS
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_fields_of_a_record(record):
+    assert " ".join(field.name for field in dataclasses.fields(record)) == RECORDS[record]
+
+
+def test_errors():
+    made = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
+    assert made == set(ERRORS.split())
+
+
+def test_objectives_formats_and_families():
+    from mmalign.engine.families import FAMILIES
+    from mmalign.objectives.presets import PRESETS
+    from mmalign.sources.detect import SOURCES
+    from mmalign.sources.write import TARGETS
+
+    assert set(PRESETS) == set(OBJECTIVES.split())
+    assert {source.name for source in SOURCES} == set(ROW_FORMATS.split())
+    assert set(TARGETS) == set(WRITTEN_FORMATS.split())
+    assert set(FAMILIES) == set(MODEL_FAMILIES.split())
+
+
+def test_every_key_of_a_recipe_is_read_somewhere():
+    package = Path(mmalign.__file__).parent
+    read: set[str] = set()
+    for path in package.rglob("*.py"):
+        if path.relative_to(package).parts[0] == "config":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                read.add(node.attr)
+            elif isinstance(node, ast.arg):  # add_lora(**lora.model_dump())
+                read.add(node.arg)
+    unread = {f"{section}.{key}" for section, keys in KEYS.items() for key in keys.split() if key not in read}
+    assert unread == set()
