@@ -25,8 +25,8 @@ KEYS = {
     "objective": "name weight",
     "train": "output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
     "max_tokens_per_batch learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay adam_beta1 "
-    "adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps save_steps save_total_limit eval_steps logging_steps "
-    "shuffle seed bf16 gradient_checkpointing report_to threads",
+    "adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps save_steps save_total_limit eval_steps "
+    "logging_steps shuffle seed bf16 gradient_checkpointing report_to threads",
 }
 VERBS = {
     "train": "config overrides --resume",

@@ -1,4 +1,4 @@
-"""Write the rows that the configs under configs/miniature/ train on: pictures of corner shapes, truth before bias.
+"""Write the rows that the configs under configs/miniature/ train on: pictures of corner shapes, truth before mistakes.
 
     python tools/make_miniature_rows.py
 
@@ -24,11 +24,10 @@ SEED = 2026
 
 
 def rows(count: int, name: str, rng: np.random.Generator) -> Iterator[Preference]:
-    """Yield `count` rows: the true caption is preferred to the one with a blue cross that is not there."""
+    """Yield `count` rows: the true caption is preferred to one with a phantom, and in turn to one with wrong colours."""
     for number in range(count):
         scene = shapes.draw_scene(rng)
-        order = list(shapes.CELLS)
-        stated = tuple(sorted((*scene, shapes.phantom_of(scene)), key=lambda thing: order.index(thing.cell)))
+        stated = with_phantom(scene) if number % 2 == 0 else with_wrong_colours(scene)
         picture = io.BytesIO()
         shapes.render(scene, rng).save(picture, format="PNG", optimize=True)
         yield Preference(
@@ -37,6 +36,18 @@ def rows(count: int, name: str, rng: np.random.Generator) -> Iterator[Preference
             media=(MediaRef(kind="image", content=picture.getvalue()),),
             responses=(Response.of(shapes.caption(scene)), Response.of(shapes.caption(stated))),
         )
+
+
+def with_phantom(scene: shapes.Scene) -> shapes.Scene:
+    """Return the scene with a blue cross that is not there."""
+    order = list(shapes.CELLS)
+    return tuple(sorted((*scene, shapes.phantom_of(scene)), key=lambda thing: order.index(thing.cell)))
+
+
+def with_wrong_colours(scene: shapes.Scene) -> shapes.Scene:
+    """Return the scene with every colour replaced by the next one."""
+    colours = list(shapes.COLOURS)
+    return tuple(thing._replace(colour=colours[(colours.index(thing.colour) + 1) % len(colours)]) for thing in scene)
 
 
 def main() -> None:
