@@ -77,7 +77,7 @@ def photographs(place: Path, *, seed: int, threads: int) -> Path:
         freeze=["vision"],
         rows="photographs",
         max_pixels=50_176,
-        objective=[{"name": "dpo", "beta": 0.1}, {"name": "sft", "weight": 0.1}],
+        objective=[{"name": "dpo", "beta": 0.1}, {"name": "sft", "weight": 1.0}],
         train={
             "per_device_train_batch_size": 4,
             "learning_rate": 2e-3,

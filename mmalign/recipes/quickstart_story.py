@@ -127,7 +127,8 @@ def _share(value: float) -> str:
 
 
 def _points(change: Interval) -> str:
-    return f"{100 * change.mean:+.0f} points, 95% interval {100 * change.low:+.0f} to {100 * change.high:+.0f}"
+    mean, low, high = (f"{round(100 * value):+d}" for value in (change.mean, change.low, change.high))
+    return f"{mean} points, 95% interval {low} to {high}"
 
 
 def examples(asked: Mapping[str, Asked], root: Path) -> tuple[Example, ...]:
@@ -222,5 +223,5 @@ def _arrow(metric: Metric) -> str:
 
 
 def _with_interval(interval: Interval, sign: str) -> str:
-    mean, low, high = (format(100 * value, f"{sign}.0f") for value in (interval.mean, interval.low, interval.high))
+    mean, low, high = (format(round(100 * value), f"{sign}d") for value in (interval.mean, interval.low, interval.high))
     return f"{mean} [{low}, {high}]"
