@@ -23,7 +23,7 @@ from mmalign.errors import CheckpointError
 from mmalign.miniature import models as miniature
 from mmalign.objectives.compose import Objective
 from mmalign.report.run_report import write_run_report
-from mmalign.train import rundir, state
+from mmalign.train import rundir, runtime, state
 from mmalign.train.checkpoint import Position, latest, prune
 from mmalign.train.diagnose import diagnose
 from mmalign.train.loader import BatchReader, KeptTrees
@@ -164,7 +164,7 @@ def build_learner(
         cache_max_bytes=int(cache_gb * 10**9),
         autocast=accelerator.autocast,
     )
-    prepared, optimizer = accelerator.prepare(policy, build_optimizer(policy, config.train))
+    prepared, optimizer = runtime.prepare(accelerator, policy, build_optimizer(policy, config.train), config.train)
     return Learner(
         accelerator=accelerator,
         policy=prepared,

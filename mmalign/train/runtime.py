@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
+from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from mmalign.config.schema import TrainConfig
@@ -58,6 +59,19 @@ def start_trackers(accelerator: Accelerator, facts: Mapping[str, Any], name: str
     plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in facts.items()}
     if accelerator.log_with:
         accelerator.init_trackers("mmalign", config=plain, init_kwargs={"wandb": {"name": name}})
+
+
+def prepare(
+    accelerator: Accelerator, policy: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return policy and optimiser as the ranks run them."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(
+            train_micro_batch_size_per_gpu=config.per_device_train_batch_size,
+            gradient_accumulation_steps=1,  # a step says itself which backward pass is its last
+            gradient_clipping=config.max_grad_norm or 0.0,
+        )
+    return accelerator.prepare(policy, optimizer)
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

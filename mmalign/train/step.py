@@ -90,6 +90,7 @@ def train_step(
     metrics, losses = Totals(), []
     for position, one in enumerate(loaded):
         last = position == len(loaded) - 1
+        accelerator.sync_gradients = last  # DeepSpeed steps inside the backward pass that synchronises
         with nullcontext() if last else accelerator.no_sync(learner.policy):
             output, policy = score(learner, one)
             loss = output.loss(totals)
