@@ -15,10 +15,12 @@ from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precom
 from mmalign.engine.reference_table import ReferenceTable
 from mmalign.errors import ConfigError
 from mmalign.objectives.compose import Objective
+from mmalign.sources.quarantine import Quarantine
 from mmalign.train.loader import LoadedBatch, load_ahead
 from mmalign.train.loop import Course, Split
 from mmalign.train.progress import Counting
 from mmalign.train.runtime import is_sharded
+from mmalign.train.vanished import record, require_few
 
 
 def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
@@ -71,6 +73,7 @@ def with_precomputed_reference(course: Course, version: str | None) -> Course:
 
     Raises:
         CheckpointError: a table there was made with another model, other rows or another processor.
+        DataError: too many rows could not be loaded.
     """
     if version is None:
         return course
@@ -97,11 +100,21 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
         )
         counting = Counting(f"reference log-probs of {name} rows, batches")
         loading = closing(load_ahead(split.reader, plan, course.data.num_workers))
-        with loading as batches, counting, accelerator.autocast():
+        refused = Quarantine(course.run.quarantine, max_share=1.0)
+        with loading as batches, closing(refused), counting, accelerator.autocast():
             for loaded in counting.each(batches):
+                record(loaded.refused, refused)
                 _write_reference(table, split.learner.reference, loaded, accelerator)
         accelerator.wait_for_everyone()
-    reader = replace(split.reader, left_out=frozenset(table.missing()))
+    left_out = frozenset(table.missing())
+    require_few(
+        f"reference log-probs of {name} rows",
+        len(left_out),
+        rows=len(rows),
+        max_share=course.data.max_refused_share,
+        quarantine=course.run.quarantine,
+    )
+    reader = replace(split.reader, left_out=left_out)
     return Split(reader, split.sampler, replace(split.learner, reference=Precomputed(table)))
 
 

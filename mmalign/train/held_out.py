@@ -3,34 +3,71 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 
 import torch
 
+from mmalign.sources.quarantine import Quarantine
+from mmalign.train.interrupt import StopRequest
 from mmalign.train.loader import BatchReader, load_ahead
 from mmalign.train.metrics import Totals
 from mmalign.train.sampler import StepSampler
 from mmalign.train.step import Learner, score
+from mmalign.train.vanished import record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was found, added up over all ranks.
+
+    Args:
+        metrics: `eval_loss` and the objective's metrics under `eval_...`; empty when no row could be loaded.
+        refused_rows: rows that could not be loaded.
+        signalled_ranks: ranks that were asked to stop by the end of it.
+    """
+
+    metrics: dict[str, float]
+    refused_rows: int
+    signalled_ranks: int
 
 
 @torch.no_grad()
-def evaluate(learner: Learner, reader: BatchReader, sampler: StepSampler, num_workers: int) -> dict[str, float]:
-    """Return `eval_loss` and the objective's metrics under `eval_...`, over all rows and ranks.
+def evaluate(
+    learner: Learner,
+    reader: BatchReader,
+    sampler: StepSampler,
+    *,
+    num_workers: int,
+    refused: Quarantine,
+    stop: StopRequest,
+) -> Evaluation:
+    """Return what the objective says about all rows; all ranks call it together.
 
     Args:
         learner: its policy is left in training mode, as found.
         reader: of the held-out rows.
         sampler: without shuffling; its steps cut the rows into batches for every rank.
         num_workers: processes that load ahead.
+        refused: gets the rows that cannot be loaded.
+        stop: looked at when all rows are read, so that the numbers are those of all rows.
     """
     rank = learner.accelerator.process_index
     plan = (batch for step in range(sampler.steps_per_epoch) for batch in sampler.micro_batches(step, rank))
     learner.policy.eval()
-    metrics = Totals()
+    metrics, refused_rows = Totals(), 0
     with closing(load_ahead(reader, plan, num_workers)) as batches:
         for loaded in batches:
+            record(loaded.refused, refused)
+            refused_rows += len(loaded.refused)
             output, _ = score(learner, loaded)
             metrics.add(output.metrics, counted=not loaded.is_filler)
     learner.policy.train()
-    means, _ = metrics.reduce(learner.accelerator, [0.0])
-    loss = sum(part.weight * means.get(f"loss/{part.name}", 0.0) for part in learner.objective.parts)
-    return {"eval_loss": loss, **{f"eval_{name}": value for name, value in means.items()}}
+    sums = [float(refused_rows), float(stop.number is not None)]
+    means, (refused_rows, signalled_ranks) = metrics.reduce(learner.accelerator, sums)
+    if means:
+        means["loss"] = sum(part.weight * means.get(f"loss/{part.name}", 0.0) for part in learner.objective.parts)
+    return Evaluation(
+        metrics={f"eval_{name}": value for name, value in means.items()},
+        refused_rows=int(refused_rows),
+        signalled_ranks=int(signalled_ranks),
+    )

@@ -22,23 +22,9 @@ from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
 from mmalign.train.rows import PreparedRows
 from mmalign.train.sampler import MicroBatch
+from mmalign.train.vanished import RefusedAtLoading
 
 FILLER_ID = "(filler)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefusedAtLoading:
-    """A row that was fine when the data were prepared and cannot be loaded now: where it stands, and why."""
-
-    file: str
-    number: int
-    error: RowError
-
-    @classmethod
-    def of(cls, preference: Preference, error: RowError) -> RefusedAtLoading:
-        """Name a row by its provenance."""
-        place = preference.provenance
-        return cls(file=place.get("file", preference.id), number=int(place.get("row", 0)), error=error)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from mmalign.config.schema import DataConfig, TrainConfig
-from mmalign.errors import DataError
 from mmalign.sources.quarantine import Quarantine
 from mmalign.train.checkpoint import Position, place_of
-from mmalign.train.held_out import evaluate
-from mmalign.train.interrupt import Interrupted, stop_requests
-from mmalign.train.loader import BatchReader, LoadedBatch, load_ahead
+from mmalign.train.held_out import Evaluation, evaluate
+from mmalign.train.interrupt import Interrupted, StopRequest, stop_requests
+from mmalign.train.loader import BatchReader, load_ahead
 from mmalign.train.metrics import MetricsFile
 from mmalign.train.optim import Schedule
 from mmalign.train.progress import TrainingBar
@@ -24,6 +23,7 @@ from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
 from mmalign.train.sampler import MicroBatch, StepSampler
 from mmalign.train.step import Learner, train_step
+from mmalign.train.vanished import record, require_few
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def train(course: Course, start: Position) -> Position:
             began = time.perf_counter()
             loaded = [next(batches) for _ in sampler.micro_batches(step - 1, rank)]
             data_time_s = time.perf_counter() - began
-            _quarantine(loaded, refused)
+            for one in loaded:
+                record(one.refused, refused)
 
             # 2. Learn from them.
             report = train_step(
@@ -109,11 +110,10 @@ def train(course: Course, start: Position) -> Position:
             _require_rows(course, position)
 
             # 3. Evaluate when it is time.
-            held_out = {}
+            held_out, stopping = {}, report.signalled_ranks > 0
             if course.held_out is not None and _is_due(step, config.eval_steps, course.total_steps):
-                held_out = evaluate(
-                    course.held_out.learner, course.held_out.reader, course.held_out.sampler, course.data.num_workers
-                )
+                evaluation = _evaluate(course, course.held_out, step, refused, stop)
+                held_out, stopping = evaluation.metrics, stopping or evaluation.signalled_ranks > 0
 
             # 4. Say what happened.
             line = {
@@ -132,7 +132,6 @@ def train(course: Course, start: Position) -> Position:
                 accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
 
             # 5. Save when it is time, when asked to stop, and at the end.
-            stopping = report.signalled_ranks > 0
             if stopping or _is_due(step, config.save_steps, course.total_steps):
                 if main:
                     metrics_file.sync()
@@ -160,19 +159,26 @@ def _unit(rows: PreparedRows) -> str:
     return "pairs" if rows.responses_per_row == (2, 2) else "rows"
 
 
-def _quarantine(loaded: Sequence[LoadedBatch], refused: Quarantine) -> None:
-    for one in loaded:
-        for row in one.refused:
-            refused.refuse(row.file, row.number, row.error)
+def _evaluate(course: Course, split: Split, step: int, refused: Quarantine, stop: StopRequest) -> Evaluation:
+    found = evaluate(
+        split.learner, split.reader, split.sampler, num_workers=course.data.num_workers, refused=refused, stop=stop
+    )
+    require_few(
+        f"evaluation after step {step}",
+        found.refused_rows,
+        rows=len(split.reader.rows),
+        max_share=course.data.max_refused_share,
+        quarantine=course.run.quarantine,
+    )
+    return found
 
 
 def _require_rows(course: Course, position: Position) -> None:
-    """Stop when more rows vanish while training than the recipe accepts, as if they had been refused at the start."""
-    rows = len(course.train.reader.rows)
-    epochs = max(1.0, position.step / course.train.sampler.steps_per_epoch)
-    if position.refused_rows > course.data.max_refused_share * rows * epochs:
-        raise DataError(
-            f"step {position.step}: {position.refused_rows} rows could not be loaded so far; in {epochs:.3g} epoch(s) "
-            f"of {rows} rows that is more than the accepted share of {course.data.max_refused_share:g}. See "
-            f"{course.run.quarantine}, bring the files back, and go on with --resume"
-        )
+    require_few(
+        f"step {position.step}",
+        position.refused_rows,
+        rows=len(course.train.reader.rows),
+        epochs=max(1.0, position.step / course.train.sampler.steps_per_epoch),
+        max_share=course.data.max_refused_share,
+        quarantine=course.run.quarantine,
+    )

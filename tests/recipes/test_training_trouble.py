@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from pictures import encoded, noise
 from training_runs import final_weights, metrics, recipe, run, write_rows
 
 from mmalign.errors import CheckpointError, DataError, ModelError, TrainingError
-from mmalign.train import state
+from mmalign.train import held_out as held_out_module
+from mmalign.train import state, step
 from mmalign.train.checkpoint import checkpoints
 
 
@@ -68,6 +70,58 @@ def test_pictures_that_vanish_in_numbers_stop_the_run(tmp_path, tiny_model, rows
         DataError, match=r"1 rows could not be loaded so far.*bring the files back, and go on with --resume"
     ):
         run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", train__max_steps=6))
+
+
+@pytest.mark.parametrize("place", ["train", "eval"])
+def test_a_picture_that_vanishes_is_on_record_also_when_only_the_reference_wants_it(
+    tmp_path, tiny_model, rows, monkeypatch, place
+):
+    held_out = write_rows(tmp_path / "held_out", 5)
+    lose_a_picture(monkeypatch, (rows if place == "train" else held_out).parent / "3.png")
+    changes = {"model__precompute_reference": True, "data__eval": str(held_out), "train__max_steps": 2}
+    with pytest.raises(DataError, match=rf"reference log-probs of {place} rows: 1 rows could not be loaded so far"):
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **changes))
+    assert [refusal["row"] for refusal in quarantined(tmp_path / "run")] == [4]
+    lenient = recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", data__max_refused_share=0.3, **changes)
+    run(lenient, resume=True)
+    assert len(metrics(tmp_path / "run")) == 2
+
+
+def test_a_held_out_picture_that_vanishes_is_on_record_and_many_stop_the_run(tmp_path, tiny_model, rows, monkeypatch):
+    held_out = write_rows(tmp_path / "held_out", 5)
+    lose_a_picture(monkeypatch, held_out.parent / "3.png")
+    changes = {"data__eval": str(held_out), "train__max_steps": 2, "train__eval_steps": 1}
+    with pytest.raises(DataError, match="evaluation after step 1: 1 rows could not be loaded so far"):
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **changes))
+    assert [refusal["row"] for refusal in quarantined(tmp_path / "run")] == [4]
+    lenient = recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", data__max_refused_share=0.3, **changes)
+    run(lenient, resume=True)
+    assert ["eval_loss" in line for line in metrics(tmp_path / "run")] == [True, True]
+
+
+def test_no_held_out_row_at_all_gives_no_held_out_loss(tmp_path, tiny_model, rows, monkeypatch):
+    held_out = write_rows(tmp_path / "held_out", 1)
+    lose_a_picture(monkeypatch, held_out.parent / "0.png")
+    changes = {"data__eval": str(held_out), "train__max_steps": 1, "data__max_refused_share": 1.0}
+    run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **changes))
+    assert not [name for name in metrics(tmp_path / "run")[0] if name.startswith("eval_")]
+
+
+def test_a_signal_during_evaluation_stops_the_run_right_after_it(tmp_path, tiny_model, rows, monkeypatch):
+    held_out = write_rows(tmp_path / "held_out", 3)
+
+    def asked_to_stop(learner, loaded):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step.score(learner, loaded)
+
+    monkeypatch.setattr(held_out_module, "score", asked_to_stop)
+    changes = {"data__eval": str(held_out), "train__max_steps": 3, "train__eval_steps": 1}
+    changes["train__per_device_eval_batch_size"] = 3
+    with pytest.raises(SystemExit) as stopped:
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **changes))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert [(line["step"], "eval_loss" in line) for line in metrics(tmp_path / "run")] == [(1, True)]
+    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000001"
 
 
 def test_a_step_that_is_not_finite_is_not_taken(tmp_path, tiny_model, rows, monkeypatch):
