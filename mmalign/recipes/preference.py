@@ -52,8 +52,9 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
     course = training.build_course(config, directory, rows, learner, start)
     training.describe(course, rows, policy)
 
-    # 8. A table of the reference in place of its model, if the recipe wants one.
+    # 8. A table of the reference in place of its model, if the recipe wants one; then nobody holds the model any more.
     course = references.with_precomputed_reference(course, version)
+    del reference, learner
 
     # 9. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
     position = training.continue_or_begin(course, resume=resume)

@@ -33,10 +33,13 @@ def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, 
     """
     if not objective.needs_reference:
         return NoReference()
-    if is_sharded(accelerator) and config.model.lora is None and not config.model.precompute_reference:
+    needs_second_model = config.model.reference is not None or (
+        config.model.lora is None and not config.model.precompute_reference
+    )
+    if is_sharded(accelerator) and needs_second_model:
         raise ConfigError(
-            f"{accelerator.distributed_type.value} spreads the policy over ranks, but a frozen reference stands whole "
-            "on each; set model.precompute_reference: true, or train with model.lora"
+            f"{accelerator.distributed_type.value} spreads the policy over ranks, but a second model stands whole "
+            "on each; leave out model.reference, and set model.precompute_reference: true or train with model.lora"
         )
     if config.model.reference is not None:
         model = load_model(
