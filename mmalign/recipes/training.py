@@ -191,7 +191,11 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
     )
     total_steps = sampler.total_steps(epochs=train.num_train_epochs, max_steps=train.max_steps)
     read_again = total_steps > sampler.steps_per_epoch
-    fingerprints = {"rows": rows.train.fingerprint, "model": fingerprint_of_start(start)}
+    fingerprints = {"rows": rows.train.fingerprint, "model": fingerprint.of_model(start)}
+    if rows.held_out is not None:
+        fingerprints["held_out_rows"] = rows.held_out.fingerprint
+    if config.model.reference is not None:
+        fingerprints["reference"] = fingerprint.of_model(config.model.reference)
     return Course(
         train=Split(
             reader_of(rows.train, rows.train_tokeniser, learner.objective, read_again=read_again), sampler, learner
@@ -220,15 +224,6 @@ def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: s
     read_again = config.train.eval_steps is not None
     reader = reader_of(rows.held_out, rows.held_out_tokeniser, learner.objective, read_again=read_again)
     return Split(reader, sampler, learner)
-
-
-def fingerprint_of_start(path: str) -> str:
-    """Return a text that changes when the model's directory does: its settings, and names and sizes of its weights."""
-    place = Path(path)
-    files = sorted(file for file in place.iterdir() if file.is_file()) if place.is_dir() else []
-    facts: dict[str, Any] = {file.name: file.stat().st_size for file in files}
-    settings = {file.name: file.read_text(encoding="utf-8") for file in files if file.name.endswith("config.json")}
-    return fingerprint.of_settings({"path": "" if files else path, "files": facts, "settings": settings})
 
 
 def continue_or_begin(course: Course, *, resume: bool) -> Position:

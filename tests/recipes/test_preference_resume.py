@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -203,6 +204,29 @@ def test_other_rows_are_another_run(tmp_path, settings, straight, rows):
     changed.write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(CheckpointError, match="belongs to another run"):
         run(settings(straight, data__train=str(changed), data__root=str(rows.parent)), resume=True)
+
+
+@pytest.mark.parametrize("which", ["model", "reference"])
+def test_other_weights_under_the_same_name_are_another_run(tmp_path, settings, tiny_model, which):
+    """The files keep their names and sizes, as when the run that this one starts from was repeated."""
+    named = {"model": tmp_path / "model", "reference": tmp_path / "reference"}
+    for place in named.values():
+        shutil.copytree(tiny_model("qwen2_5_vl"), place)
+    values = settings(tmp_path / "run", train__max_steps=1, model__reference=str(named["reference"]))
+    values["model"]["path"] = str(named["model"])
+    run(values)
+    shutil.copytree(tiny_model("qwen2_5_vl", seed=3), named[which], dirs_exist_ok=True)
+    with pytest.raises(CheckpointError, match=f"belongs to another run:\n  {which}: "):
+        run(values, resume=True)
+
+
+def test_other_held_out_rows_are_another_run(tmp_path, settings):
+    held_out = write_rows(tmp_path / "held_out", 2, text_only=(0, 1))
+    values = settings(tmp_path / "run", train__max_steps=1, data__eval=str(held_out))
+    run(values)
+    held_out.write_text(held_out.read_text().replace("It is", "It was"))
+    with pytest.raises(CheckpointError, match="held_out_rows"):
+        run(values, resume=True)
 
 
 def test_what_no_number_depends_on_may_change(tmp_path, settings, straight):
