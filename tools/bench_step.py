@@ -8,10 +8,13 @@ Both sides get the same weights, rows, dtype, attention kernel and number of thr
 weights, hidden 512, 8 layers, vocabulary 32,768, vision 6 layers). First they must agree on loss and gradients, or
 nothing is timed. Every side then lives in a process of its own; the processes take steps in turn, in the opposite order
 every other round, so that what else the machine does falls on all of them. Figures are medians; ratios are medians of
-the ratios of a round. Working memory is the peak of a side's first step less what stood before it (gradients included).
+the ratios of a round. Working memory is the peak of a step less what stood before it (gradients included).
 
-The floor is the arithmetic of the tree step, each unique token once, at the rate at which this machine multiplies large
-matrices; the last column says how many times slower than that the tree is.
+Sides: "trl" as it comes; "trl, head on responses" as it would be if it projected response positions only, which it does
+where Triton runs; "separate rows" is our flat engine, so that its distance to "tree" is what the tree itself gives;
+"tree, steady" has its reference log-probs in a table and, where vision is frozen, its features in a cache: the state of
+every epoch but the first. The floor is the arithmetic of the tree step, each unique token once, at the rate at which
+this machine multiplies large matrices.
 """
 
 from __future__ import annotations
@@ -89,12 +92,62 @@ def main() -> None:
         setting = Setting(*save_models(Path(directory), "tiny" if arguments.quick else "bench"))
         rate = matrix_rate(setting, arguments.threads)
         print(heading(setting, arguments.threads, rate), flush=True)
-        print("\n".join(table_head(arguments.sides)), flush=True)
-        for case in cases_of(arguments):
-            agree(setting, case, arguments.threads)
-            measured, operations = measure(setting, case, arguments.sides, arguments.repeats, arguments.threads)
-            print(table_row(case, measured, operations / rate), flush=True)
+        print(TABLE_HEAD, flush=True)
+        with Bench(setting, arguments.sides, arguments.threads) as bench:
+            for case in cases_of(arguments):
+                bench.require_agreement(case)
+                measured, operations = bench.measure(case, arguments.repeats)
+                print(table_rows(case, measured, operations / rate), flush=True)
         print(f"\nLoad of the machine at the end: {os.getloadavg()[0]:.1f}.")
+
+
+class Bench:
+    """The processes of all sides, alive over all cases.
+
+    Args:
+        sides: keys of `bench_sides.SIDES`; the peer and the tree must be among them.
+    """
+
+    def __init__(self, setting: Setting, sides: Sequence[str], threads: int) -> None:
+        self.setting, self.sides = setting, sides
+        self._timed = {name: Worker(name, setting, threads=threads) for name in sides}
+        self._weighed = self._timed
+        if setting.device == "cpu":
+            self._weighed = {name: Worker(name, setting, threads=threads, returns_memory=True) for name in sides}
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in {*self._timed.values(), *self._weighed.values()}:
+            worker.close()
+
+    def require_agreement(self, case: Case) -> None:
+        """Stop unless the peer and the tree compute the same loss and the same gradients."""
+        self._weighed[PEER].build(case)
+        loss, gradient = self._weighed[PEER].distance_to(TREE)
+        allowed = LARGEST_DISAGREEMENT[self.setting.dtype]
+        if not (loss <= allowed and gradient <= allowed):
+            sys.exit(
+                f"{case}: the sides do not compute the same: losses differ by {loss:.1e}, gradients by {gradient:.1e} "
+                f"of the largest, allowed is {allowed:.0e}. Nothing is timed."
+            )
+
+    def measure(self, case: Case, repeats: int) -> tuple[dict[str, Measured], int]:
+        """Return what each side did, and the arithmetic of a step of the tree."""
+        memory = {}
+        for name, worker in self._weighed.items():
+            worker.build(case)
+            memory[name] = worker.working_memory_mib()
+        for worker in self._timed.values():
+            worker.build(case)
+            worker.step()
+        steps: dict[str, list[Step]] = {name: [] for name in self.sides}
+        for repeat in range(repeats):
+            for name in self.sides if repeat % 2 == 0 else reversed(self.sides):
+                steps[name].append(self._timed[name].step())
+        operations = self._timed[TREE].floating_point_operations()
+        return {name: Measured(memory[name], tuple(steps[name])) for name in self.sides}, operations
 
 
 def cases_of(arguments: argparse.Namespace) -> Iterator[Case]:
@@ -103,35 +156,6 @@ def cases_of(arguments: argparse.Namespace) -> Iterator[Case]:
         for tuning in arguments.tuning.split(","):
             for vision in arguments.vision.split(","):
                 yield Case(**SHAPES[shape], vision=vision, tuning=tuning)
-
-
-def agree(setting: Setting, case: Case, threads: int) -> None:
-    """Stop unless the peer and the tree compute the same loss and the same gradients."""
-    worker = Worker(PEER, setting, case, threads=threads)
-    loss, gradient = worker.distance_to(TREE)
-    worker.close()
-    allowed = LARGEST_DISAGREEMENT[setting.dtype]
-    if not (loss <= allowed and gradient <= allowed):
-        sys.exit(
-            f"{case}: the sides do not compute the same: losses differ by {loss:.1e}, gradients by {gradient:.1e} "
-            f"of the largest; allowed is {allowed:.0e}. Nothing is timed."
-        )
-
-
-def measure(
-    setting: Setting, case: Case, sides: Sequence[str], repeats: int, threads: int
-) -> tuple[dict[str, Measured], int]:
-    """Return what each side did, and the arithmetic of a step of the tree."""
-    workers = {name: Worker(name, setting, case, threads=threads) for name in sides}
-    memory = {name: worker.working_memory_mib() for name, worker in workers.items()}
-    steps: dict[str, list[Step]] = {name: [] for name in sides}
-    for repeat in range(repeats):
-        for name in sides if repeat % 2 == 0 else reversed(sides):
-            steps[name].append(workers[name].step())
-    operations = workers[TREE].floating_point_operations()
-    for worker in workers.values():
-        worker.close()
-    return {name: Measured(memory[name], tuple(steps[name])) for name in sides}, operations
 
 
 def matrix_rate(setting: Setting, threads: int) -> float:
@@ -172,29 +196,26 @@ def machine(device: str) -> str:
     return f"{names[0] if names else platform.processor()} ({os.cpu_count()} cores)"
 
 
-def table_head(sides: Sequence[str]) -> tuple[str, str]:
-    """Return the head of the table and its rule."""
-    others = [name for name in sides if name != PEER]
-    columns = ["case", "vision", "tuning"]
-    columns += [f"{name}: pairs/s" for name in sides]
-    columns += [f"{name} / {PEER}" for name in others]
-    columns += [f"{name}: MiB" for name in sides]
-    columns += [f"{PEER} / {name} MiB" for name in others]
-    columns += ["tree / floor"]
-    return "| " + " | ".join(columns) + " |", "|" + " --- |" * 3 + " ---: |" * (len(columns) - 3)
+TABLE_HEAD = (
+    "| case | vision | tuning | side | pairs/s | x trl | x trl, CPU time | MiB | trl MiB / its | x floor |\n"
+    "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+)
 
 
-def table_row(case: Case, measured: dict[str, Measured], floor_s: float) -> str:
-    """Return one row of the table; a ratio of pairs per second has the one of CPU seconds behind it."""
-    peer = measured[PEER]
-    others = {name: side for name, side in measured.items() if name != PEER}
-    cells = [case.name, case.vision, case.tuning]
-    cells += [f"{case.pairs / side.wall_s:.2f}" for side in measured.values()]
-    cells += [f"**{side.times(peer):.1f}** ({side.times(peer, 'cpu_s'):.1f})" for side in others.values()]
-    cells += [f"{side.memory_mib:,.0f}" for side in measured.values()]
-    cells += [f"{peer.memory_mib / side.memory_mib:.1f}" for side in others.values()]
-    cells += [f"{measured[TREE].wall_s / floor_s:.2f}"]
-    return "| " + " | ".join(cells) + " |"
+def table_rows(case: Case, measured: dict[str, Measured], floor_s: float) -> str:
+    """Return the lines of one case, one per side; "x floor" is its time over the time of the tree's arithmetic."""
+    peer, lines = measured[PEER], []
+    for name, side in measured.items():
+        cells = [case.name, case.vision, case.tuning] if name == PEER else ["", "", ""]
+        cells += [
+            name,
+            f"{case.pairs / side.wall_s:.2f}",
+            f"{side.times(peer):.2f}",
+            f"{side.times(peer, 'cpu_s'):.2f}",
+        ]
+        cells += [f"{side.memory_mib:,.0f}", f"{peer.memory_mib / max(side.memory_mib, 1):.1f}"]
+        lines.append("| " + " | ".join([*cells, f"{side.wall_s / floor_s:.2f}"]) + " |")
+    return "\n".join(lines)
 
 
 def _arguments() -> argparse.Namespace:

@@ -10,11 +10,13 @@ import os
 import re
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench_sides import Case, Setting
+from bench_sides import Case, Setting, build_side, compare
 
 MIB = 2**20
 _QUIET_S = 0.3
@@ -31,23 +33,31 @@ class Step:
 
 
 class Worker:
-    """A side in a process of its own.
+    """A side in a process of its own; builds one case after the other.
 
     Args:
         name: key of `bench_sides.SIDES`.
         threads: of its matrix products.
+        returns_memory: give every freed tensor back to the system at once, so that resident memory is what is in use.
+            Costs time, so it is not for timing.
 
     Raises:
         RuntimeError: the side could not be built or a step failed; carries the other process's traceback.
     """
 
-    def __init__(self, name: str, setting: Setting, case: Case, *, threads: int) -> None:
-        os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
+    def __init__(self, name: str, setting: Setting, *, threads: int, returns_memory: bool = False) -> None:
+        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+        environment |= {"MALLOC_MMAP_THRESHOLD_": str(64 * 1024)} if returns_memory else {}
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other_end, name, setting, case, threads), daemon=True)
-        self._process.start()
-        self._answer()
+        self._process = context.Process(target=_serve, args=(other_end, name, setting, threads), daemon=True)
+        with _environment(environment):
+            self._process.start()
+
+    def build(self, case: Case) -> None:
+        """Build the side for a case, in place of the one before."""
+        self._ask("build", case)
 
     def step(self) -> Step:
         """Take one step."""
@@ -55,7 +65,7 @@ class Worker:
         return Step(*self._ask("step"))
 
     def working_memory_mib(self) -> float:
-        """Take one step and return its peak memory less what stood before it, in MiB. Gradients belong to the step."""
+        """Take two steps; return the peak of the second less what stood before it. Gradients belong to the step."""
         return self._ask("memory")
 
     def floating_point_operations(self) -> int:
@@ -64,79 +74,95 @@ class Worker:
 
     def distance_to(self, other: str) -> tuple[float, float]:
         """Build another side in the same process and return the distance of losses and of gradients."""
-        return self._ask(f"distance {other}")
+        return self._ask("distance", other)
 
     def close(self) -> None:
         """End the process."""
-        self._pipe.send("quit")
+        self._pipe.send(("quit",))
         self._process.join(timeout=30)
 
-    def _ask(self, what: str):
-        self._pipe.send(what)
-        return self._answer()
-
-    def _answer(self):
+    def _ask(self, *question):
+        self._pipe.send(question)
         try:
             good, answer = self._pipe.recv()
         except EOFError:
-            raise RuntimeError(
-                f"the process of a side ended with code {self._process.exitcode}; out of memory?"
-            ) from None
+            raise RuntimeError(f"a side's process ended with code {self._process.exitcode}; out of memory?") from None
         if not good:
             raise RuntimeError(answer)
         return answer
 
 
-def _serve(pipe: Connection, name: str, setting: Setting, case: Case, threads: int) -> None:
-    """Build a side and answer until asked to quit."""
+@contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _serve(pipe: Connection, name: str, setting: Setting, threads: int) -> None:
+    """Answer until asked to quit."""
     try:
         import torch
         import transformers
-        from bench_sides import SIDES, build_side, compare
 
         logging.disable(logging.WARNING)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         torch.set_num_threads(threads)
-        side = build_side(name, setting, case)
-        answers = {
-            "step": lambda: _timed(side, setting.device),
-            "memory": lambda: _peak_mib(side, setting.device),
-            "operations": lambda: _operations(side),
-            **{f"distance {n}": lambda n=n: compare(side, build_side(n, setting, case)) for n in SIDES},
-        }
-        pipe.send((True, None))
-        while (question := pipe.recv()) != "quit":
-            pipe.send((True, answers[question]()))
+        desk = _Desk(name, setting)
+        while (question := pipe.recv())[0] != "quit":
+            pipe.send((True, getattr(desk, question[0])(*question[1:])))
     except Exception:
         pipe.send((False, traceback.format_exc()))
 
 
-def _timed(side, device: str) -> tuple[float, float, float]:
-    import torch
+class _Desk:
+    """Answers the questions of `Worker`, inside the side's process."""
 
-    gc.collect()
-    before = time.perf_counter(), time.process_time()
-    loss = side.step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - before[0], time.process_time() - before[1], loss
+    def __init__(self, name: str, setting: Setting) -> None:
+        self.name, self.setting, self.side = name, setting, None
+
+    def build(self, case: Case) -> None:
+        self.side = None
+        gc.collect()
+        self.case, self.side = case, build_side(self.name, self.setting, case)
+
+    def step(self) -> tuple[float, float, float]:
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        loss = self.side.step()
+        self._wait()
+        return time.perf_counter() - wall, time.process_time() - cpu, loss
+
+    def memory(self) -> float:
+        self.side.step()
+        self.side.model.zero_grad(set_to_none=True)
+        gc.collect()
+        return _cuda_peak_mib(self.side) if self.setting.device == "cuda" else _resident_peak_mib(self.side)
+
+    def operations(self) -> int:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.side.step()
+        return counter.get_total_flops()
+
+    def distance(self, other: str) -> tuple[float, float]:
+        return compare(self.side, build_side(other, self.setting, self.case))
+
+    def _wait(self) -> None:
+        if self.setting.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
 
 
-def _operations(side) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        side.step()
-    return counter.get_total_flops()
-
-
-def _peak_mib(side, device: str) -> float:
-    """Return the peak of one step above what stood before it."""
-    gc.collect()
-    if device == "cuda":
-        return _cuda_peak_mib(side)
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # give freed memory back, or a step could hide in it
+def _resident_peak_mib(side) -> float:
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status_mib("VmRSS")
     side.step()
@@ -146,7 +172,6 @@ def _peak_mib(side, device: str) -> float:
 def _cuda_peak_mib(side) -> float:
     import torch
 
-    side.model.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
