@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mmalign.recipes.plan_changes import RUNTIME_BYTES, fits
@@ -50,7 +51,7 @@ def _print_rows(plan: Plan, console: Console) -> None:
     )
     for title, key in (("refused", "refused"), ("made to fit data.max_length", "fitted")):
         for reason, count in dict(facts.get(key, {})).items():
-            console.print(f"  {title}: {count:,} x {reason}")
+            console.print(escape(f"  {title}: {count:,} x {reason}"))
 
 
 def _histogram(tokens: np.ndarray) -> Table:
@@ -71,7 +72,7 @@ def _print_batches(plan: Plan, console: Console) -> None:
     tree, flat = plan.rows.tokens("tree").sum(), plan.rows.tokens("flat").sum()
     largest = batches.largest
     console.rule("batches", align="left")
-    console.print(f"engine {engine}: {reason}")
+    console.print(f"engine {engine}: {escape(reason)}")
     console.print(f"an epoch is {tree:,} tokens as prompt trees, {flat:,} as separate rows ({flat / tree:.2f} x)")
     console.print(f"{batches.total_steps:,} steps of {batches.rows_per_step} rows; trees per batch: {trees}")
     console.print(
@@ -83,15 +84,15 @@ def _print_batches(plan: Plan, console: Console) -> None:
 def _print_memory(plan: Plan, console: Console) -> None:
     memory, whose = plan.memory_bytes
     console.rule("predicted peak memory of one device", align="left")
-    table = Table("GB", "", "", box=None, pad_edge=False, show_header=False)
+    table = Table("", "", "", box=None, pad_edge=False, show_header=False)
     for item in fields(plan.footprint):
         size = getattr(plan.footprint, item.name)
         if size == 0:
             continue
-        table.add_row(_gb(size), item.name.replace("_", " "), f"[dim]{_MEANINGS[item.name]}[/dim]")
-    table.add_row(_gb(RUNTIME_BYTES), "runtime", "[dim]Python, torch and its kernels[/dim]")
+        table.add_row(_size(size), item.name.replace("_", " "), f"[dim]{_MEANINGS[item.name]}[/dim]")
+    table.add_row(_size(RUNTIME_BYTES), "runtime", "[dim]Python, torch and its kernels[/dim]")
     total = plan.footprint.total + RUNTIME_BYTES
-    table.add_row(f"[bold]{_gb(total)}[/bold]", "[bold]in all[/bold]", f"of {_gb(memory)} ({whose})")
+    table.add_row(f"[bold]{_size(total)}[/bold]", "[bold]in all[/bold]", f"of {_size(memory)} ({whose})")
     console.print(table)
 
 
@@ -104,13 +105,16 @@ def _print_changes(plan: Plan, console: Console) -> None:
         console.print("[bold red]It does not fit[/bold red], and no single change known here would help.")
         return
     console.print("[bold red]It does not fit.[/bold red] Change, one after the other:")
-    table = Table("GB then", "change", "costs", box=None, pad_edge=False, header_style="bold")
+    table = Table("then", "change", "costs", box=None, pad_edge=False, header_style="bold")
     for change in plan.changes:
-        table.add_row(_gb(change.footprint.total + RUNTIME_BYTES), " ".join(change.overrides), change.cost)
+        table.add_row(_size(change.footprint.total + RUNTIME_BYTES), escape(" ".join(change.overrides)), change.cost)
     console.print(table)
     if not fits(plan.changes[-1].footprint, memory):
         console.print("Even then it does not fit; spread it over several devices (configs/accelerate/fsdp2.yaml).")
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.2f}"
+def _size(size: int) -> str:
+    """Return bytes with the unit that leaves two or three digits to read."""
+    if abs(size) >= 1e9:
+        return f"{size / 1e9:,.1f} GB"
+    return f"{size / 1e6:,.0f} MB" if abs(size) >= 1e6 else f"{size / 1e3:,.0f} kB"

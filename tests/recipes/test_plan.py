@@ -64,6 +64,7 @@ def test_what_does_not_fit_gets_changes_one_on_top_of_the_other(recipe, capsys):
     assert "train.gradient_checkpointing=true" in proposed
     assert "model.lora='{rank: 16}'" in proposed
     printed = capsys.readouterr().out
+    assert "model.freeze=[vision]" in printed
     assert "It does not fit." in printed
     assert "spread it over several devices" in printed
 
@@ -95,4 +96,4 @@ def test_the_command_prints_a_plan(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["plan", str(RECIPE), f"train.output_dir={tmp_path}", "--memory-gb", "80"])
     assert ended.value.code == 0
-    assert "of 80.00 (as given)" in capsys.readouterr().out
+    assert "of 80.0 GB (as given)" in capsys.readouterr().out
