@@ -162,7 +162,7 @@ class TrainConfig(Section):
     eval_steps: Count | None = None
     """Evaluate every so many steps. Default: once, at the end, when data.eval is given."""
     logging_steps: Count = 1
-    """Print and track every so many steps; metrics.jsonl gets every step."""
+    """Send to trackers, and print where there is no terminal, every so many steps; metrics.jsonl gets every step."""
     shuffle: bool = True
     """Draw rows in a new seeded order every epoch; false keeps the file's order."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

@@ -81,7 +81,8 @@ def train(course: Course, start: Position) -> Position:
     batches = load_ahead(course.train.reader, _plan(course, start.step, rank), course.data.num_workers)
     refused = Quarantine(course.run.quarantine, max_share=1.0)
     metrics_file = MetricsFile(course.run.metrics, start.step) if main else nullcontext()
-    bar = TrainingBar(course.total_steps, start.step, unit=_unit(course.train.reader.rows), shown=main)
+    unit, every = _unit(course.train.reader.rows), config.logging_steps
+    bar = TrainingBar(course.total_steps, start.step, unit=unit, logging_steps=every, shown=main)
     position = start
     learner.policy.train()
     with stop_requests() as stop, closing(batches), closing(refused), metrics_file, bar:
@@ -128,7 +129,7 @@ def train(course: Course, start: Position) -> Position:
             if main:
                 metrics_file.write(line)
                 bar.advance(step, len(sampler.rows(step - 1)), line)
-            if config.report_to and (step % config.logging_steps == 0 or held_out):
+            if config.report_to and (step % every == 0 or held_out):
                 accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
 
             # 5. Save when it is time, when asked to stop, and at the end.

@@ -51,11 +51,15 @@ class TrainingBar:
         total_steps: of the run.
         done: steps done before.
         unit: what the rate counts: "pairs" or "rows".
+        logging_steps: where there is no terminal, a line is printed after every so many steps, but not more often than
+            every ten seconds.
         shown: False on ranks that stay silent.
     """
 
-    def __init__(self, total_steps: int, done: int = 0, *, unit: str = "rows", shown: bool = True) -> None:
-        self.total_steps, self.unit, self.shown = total_steps, unit, shown
+    def __init__(
+        self, total_steps: int, done: int = 0, *, unit: str = "rows", logging_steps: int = 1, shown: bool = True
+    ) -> None:
+        self.total_steps, self.unit, self.logging_steps, self.shown = total_steps, unit, logging_steps, shown
         console = Console(stderr=True)
         self._bar = Progress(
             SpinnerColumn(),
@@ -84,7 +88,8 @@ class TrainingBar:
         now = time.monotonic()
         live = not self._bar.disable
         last = step == self.total_steps
-        if not self.shown or (now - self._said < self._pause(live) and not last):
+        due = live or step % self.logging_steps == 0
+        if not self.shown or not (last or (due and now - self._said >= self._pause(live))):
             return
         self._said = now
         facts = self._facts(metrics, self._rows / max(now - self._began, 1e-9))
