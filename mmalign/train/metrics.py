@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,8 +65,9 @@ class MetricsFile:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Append one line; a reader sees it at once."""
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        """Append one line; a reader sees it at once. JSON has no word for what is not finite: it stands as null."""
+        plain = {name: None if _overflowed(value) else value for name, value in values.items()}
+        self._file.write(json.dumps(plain, allow_nan=False) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -82,6 +84,10 @@ class MetricsFile:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a `metrics.jsonl`; a half-written last line is left out."""
     return _lines(path)
+
+
+def _overflowed(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

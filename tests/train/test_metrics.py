@@ -51,6 +51,10 @@ def test_a_line_can_be_read_at_once(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 0.1}]
 
 
-def test_what_is_not_a_number_is_never_written(tmp_path):
-    with MetricsFile(tmp_path / "metrics.jsonl") as file, pytest.raises(ValueError, match="not JSON compliant"):
-        file.write({"step": 1, "loss": float("nan")})
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stands_as_null_and_costs_neither_run_nor_file(tmp_path, value):
+    """A held-out loss may overflow; `diagnose` then names the step."""
+    with MetricsFile(tmp_path / "metrics.jsonl") as file:
+        file.write({"step": 1, "loss": 0.1, "eval_loss": value})
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"step": 1, "loss": 0.1, "eval_loss": None}
