@@ -65,8 +65,6 @@ def response_logps(
     bias: Tensor | None,
     targets: Tensor,
     softcap: float | None = None,
-    *,
-    accumulate_into_grad: bool = False,
 ) -> Tensor:
     """Return log p(target) of each token under the head `hidden @ weight.T + bias`, in fp32 (fp64 for fp64 inputs).
 
@@ -79,9 +77,6 @@ def response_logps(
         bias: [V] or None.
         targets: int64 [N], each in [0, V).
         softcap: `final_logit_softcapping` of the model, applied to the logits.
-        accumulate_into_grad: add the gradient of `weight` straight to an existing `weight.grad`, which saves a V x D
-            buffer. Allowed only where `weight.grad` is filled by `.backward()` of one process: nobody then waits for
-            the gradient to pass through autograd. Ignored when `can_accumulate_into_grad` says no.
 
     Returns:
         fp32 [N].
@@ -91,27 +86,14 @@ def response_logps(
         operand_dtype = torch.get_autocast_dtype(hidden.device.type)
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
     keep_logits = needs_grad and hidden.shape[0] * weight.shape[0] * 4 <= KEPT_LOGITS_BYTES
-    into_grad = accumulate_into_grad and needs_grad and can_accumulate_into_grad(weight)
-    return _ResponseLogps.apply(hidden, weight, bias, targets, softcap, operand_dtype, keep_logits, into_grad)
-
-
-def can_accumulate_into_grad(weight: Tensor) -> bool:
-    """Say whether nobody would miss the gradient of `weight` if it went straight to `weight.grad`.
-
-    That needs a plain leaf tensor (a sharded one is reduced by its wrapper), no hook on it, and one process (DDP waits
-    for every gradient in a hook of its own).
-    """
-    several_processes = torch.distributed.is_available() and torch.distributed.is_initialized()
-    hooks = weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
-    plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.is_leaf
-    return plain and weight.requires_grad and not hooks and not several_processes
+    return _ResponseLogps.apply(hidden, weight, bias, targets, softcap, operand_dtype, keep_logits)
 
 
 class _ResponseLogps(torch.autograd.Function):
     """See the head of the file. Inputs are those of `response_logps`; its checks are done there."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, softcap, operand_dtype, keep_logits, into_grad):
+    def forward(ctx, hidden, weight, bias, targets, softcap, operand_dtype, keep_logits):
         wide = torch.float64 if operand_dtype == torch.float64 else torch.float32
         log_total = hidden.new_full(targets.shape, -math.inf, dtype=wide)
         target_logits = hidden.new_zeros(targets.shape, dtype=wide)
@@ -127,7 +109,7 @@ class _ResponseLogps(torch.autograd.Function):
                     if kept is not None:
                         kept[rows, columns] = logits
         ctx.save_for_backward(hidden, weight, bias, targets, log_total, kept)
-        ctx.softcap, ctx.operand_dtype, ctx.into_grad = softcap, operand_dtype, into_grad
+        ctx.softcap, ctx.operand_dtype = softcap, operand_dtype
         return target_logits - log_total
 
     @staticmethod
@@ -143,7 +125,7 @@ class _ResponseLogps(torch.autograd.Function):
                     slope = _slope(logits, log_total[rows], grad_output[rows], targets[rows], columns, ctx.softcap)
                     sums.add(slope, operand, block, rows, columns)
                 sums.close_block(columns)
-        return *sums.gradients(), None, None, None, None, None
+        return *sums.gradients(), None, None, None, None
 
 
 class _GradientSums:
@@ -155,8 +137,7 @@ class _GradientSums:
         empty = torch.empty_like if len(hidden) else torch.zeros_like
         self.hidden_dtype = hidden.dtype
         self.hidden = torch.zeros_like(hidden, dtype=wide) if needs_hidden else None
-        self.in_grad = needs_weight and ctx.into_grad and weight.grad is not None
-        self.weight = None if not needs_weight else weight.grad if self.in_grad else empty(weight)
+        self.weight = empty(weight) if needs_weight else None
         self.bias = torch.zeros_like(bias, dtype=wide) if needs_bias else None
         self.bias_dtype = None if bias is None else bias.dtype
         self.in_place = needs_weight and weight.dtype == wide == ctx.operand_dtype
@@ -174,7 +155,7 @@ class _GradientSums:
         if not self.in_place:
             product = _matmul(slope.t(), operand)
             self.block_sum = product if self.block_sum is None else self.block_sum.add_(product)
-        elif rows.start == 0 and not self.in_grad:
+        elif rows.start == 0:
             torch.mm(slope.t(), operand, out=self.weight[columns])
         else:
             self.weight[columns].addmm_(slope.t(), operand)
@@ -182,15 +163,14 @@ class _GradientSums:
     def close_block(self, columns: slice) -> None:
         """Write the sum of one block of the vocabulary where it could not be built in place."""
         if self.block_sum is not None:
-            rounded = self.block_sum.to(self.weight.dtype)
-            self.weight[columns] = self.weight[columns] + rounded if self.in_grad else rounded
+            self.weight[columns] = self.block_sum.to(self.weight.dtype)
             self.block_sum = None
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the gradients of hidden, weight and bias; None for weight when it already stands in `weight.grad`."""
+        """Return the gradients of hidden, weight and bias."""
         hidden = None if self.hidden is None else self.hidden.to(self.hidden_dtype)
         bias = None if self.bias is None else self.bias.to(self.bias_dtype)
-        return hidden, None if self.in_grad else self.weight, bias
+        return hidden, self.weight, bias
 
 
 def _blocks(weight: Tensor, bias: Tensor | None, count: int, dtype: torch.dtype) -> Iterator[tuple]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmalign.engine import logps
-from mmalign.engine.logps import GroupLogps, can_accumulate_into_grad, response_logps
+from mmalign.engine.logps import GroupLogps, response_logps
 
 N, V, D = 13, 29, 7
 
@@ -103,28 +103,6 @@ def test_autocast_rounds_the_operands_only(tiling):
     rounded = plain_logps(hidden.bfloat16().float(), weight.bfloat16().float(), bias.bfloat16().float(), targets, None)
     torch.testing.assert_close(value, rounded, rtol=1e-5, atol=1e-5)
     assert weight.grad.dtype == torch.float32
-
-
-def test_gradient_can_go_straight_to_the_buffer_of_the_weight(tiling):
-    *tensors, targets = inputs()
-    for _ in range(2):
-        response_logps(*tensors, targets).sum().backward()
-    expected = tensors[1].grad
-    *tensors, targets = inputs()
-    response_logps(*tensors, targets, accumulate_into_grad=True).sum().backward()
-    buffer = tensors[1].grad.data_ptr()
-    response_logps(*tensors, targets, accumulate_into_grad=True).sum().backward()
-    assert tensors[1].grad.data_ptr() == buffer
-    torch.testing.assert_close(tensors[1].grad, expected)
-
-
-def test_a_hook_on_the_weight_keeps_its_gradient_in_autograd():
-    weight = torch.nn.Parameter(torch.ones(2, 2))
-    assert can_accumulate_into_grad(weight)
-    weight.register_post_accumulate_grad_hook(lambda _: None)
-    assert not can_accumulate_into_grad(weight)
-    assert not can_accumulate_into_grad(weight * 2)
-    assert not can_accumulate_into_grad(torch.nn.Parameter(torch.ones(2, 2), requires_grad=False))
 
 
 def test_no_response_token_gives_an_empty_result_and_zero_gradients():
