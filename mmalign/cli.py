@@ -108,7 +108,7 @@ def plan(
 def quickstart(
     output_dir: Annotated[Path, typer.Option(help="Run directory; made when missing.")] = Path("runs/quickstart"),
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads of torch; the model is too small for many.", min=1)] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads of torch; few suit so small a model.", min=1)] = 1,
 ) -> None:
     """Watch a tiny vision-language model stop hallucinating: minutes on two CPU cores, nothing downloaded."""
     from mmalign.recipes.quickstart import run

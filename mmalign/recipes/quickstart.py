@@ -64,13 +64,13 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - began, 1)
 
 
-def run(output_dir: Path = Path("runs/quickstart"), *, seed: int = 0, threads: int = 2) -> dict[str, Any]:
+def run(output_dir: Path = Path("runs/quickstart"), *, seed: int = 0, threads: int = 1) -> dict[str, Any]:
     """Tell the story once and return what `summary.json` holds.
 
     Args:
         output_dir: replaced when an earlier quickstart wrote it.
         seed: of the world, the weights, the orders and the samples.
-        threads: CPU threads of torch; the model is too small for many.
+        threads: CPU threads of torch; the model is too small to gain from many.
 
     Raises:
         ConfigError: `output_dir` holds something else.
