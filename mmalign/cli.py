@@ -99,9 +99,11 @@ def plan(
     what to change if it does not fit. No weights are loaded and no pixels decoded.
     """
     from mmalign.recipes.configuration import load_recipe
+
+    recipe = load_recipe(config, overrides or ())
     from mmalign.recipes.plan import run
 
-    run(load_recipe(config, overrides or ()), memory_gb=memory_gb)
+    run(recipe, memory_gb=memory_gb)
 
 
 @app.command(epilog=_examples("mmalign quickstart", "mmalign quickstart --seed 3 --output-dir runs/seed3"))

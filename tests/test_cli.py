@@ -75,13 +75,14 @@ def test_a_mistake_is_a_message_and_status_2(run, arguments, message):
 def test_every_mistake_of_a_recipe_is_a_line(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = (REPOSITORY / "configs" / "miniature" / "preference_qwen2_5_vl.yaml").read_text(encoding="utf-8")
+    before, _ = recipe.split("save_steps: 8")
     Path("r.yaml").write_text(recipe.replace("save_steps: 8", "save_stesp: 8"), encoding="utf-8")
     status, _, err = run("train", "r.yaml", "train.seed=x", "engine=twig")
     assert status == 2
     assert err.splitlines() == [
         "error: override 'engine=twig': engine: 'twig' is not one of auto, tree, flat",
         "override 'train.seed=x': train.seed: must be a whole number, got 'x'",
-        "r.yaml:23: train.save_stesp: unknown key; did you mean 'save_steps'?",
+        f"r.yaml:{before.count(chr(10)) + 1}: train.save_stesp: unknown key; did you mean 'save_steps'?",
     ]
 
 
