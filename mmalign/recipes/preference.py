@@ -50,7 +50,6 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 7. The order of rows, the length of the run, the learning rate of every step.
     course = training.build_course(config, directory, rows, learner, start)
-    training.describe(course, rows, policy)
 
     # 8. A table of the reference in place of its model, if the recipe wants one; then nobody holds the model any more.
     course = references.with_precomputed_reference(course, version)
@@ -58,6 +57,7 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 9. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
     position = training.continue_or_begin(course, resume=resume)
+    training.describe(config, course, rows, policy)
     loop.train(course, position)
 
     # 10. The trained model, and what the run says about itself.

@@ -45,10 +45,10 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 6. The order of rows, the length of the run, the learning rate of every step.
     course = training.build_course(config, directory, rows, learner, start)
-    training.describe(course, rows, policy)
 
     # 7. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
     position = training.continue_or_begin(course, resume=resume)
+    training.describe(config, course, rows, policy)
     loop.train(course, position)
 
     # 8. The trained model, and what the run says about itself.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from mmalign.config.schema import RecipeConfig
 from mmalign.engine import fingerprint
@@ -259,7 +260,7 @@ def save_final(learner: Learner, processor: Any, run: RunDirectory) -> Path:
             processor.save_pretrained(unfinished)
             shutil.rmtree(run.final, ignore_errors=True)
             os.rename(unfinished, run.final)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"the trained model could not be written to {run.final}: {error}; free disk space and run again with "
                 f"--resume, which goes on from {latest(run.checkpoints)}"
@@ -268,12 +269,17 @@ def save_final(learner: Learner, processor: Any, run: RunDirectory) -> Path:
     return run.final
 
 
-def describe(course: Course, rows: Rows, policy: Policy) -> None:
-    """Tell trackers the settings; write versions, rows, model and length of the run to `manifest.json`."""
+def describe(config: RecipeConfig, course: Course, rows: Rows, policy: Policy) -> None:
+    """Tell trackers the settings; write versions, rows, model and length of the run to `manifest.json`.
+
+    Call it when it is known that the run goes on as this recipe says: a continuation may have changed what no number
+    depends on, and `config.yaml` is to hold what really ran.
+    """
     learner = course.train.learner
     start_trackers(learner.accelerator, course.identity, name=course.run.root.name)
     if not learner.accelerator.is_main_process:
         return
+    rundir.write_config(course.run, config)
     parts = trainable_report(policy.base, policy.family)
     rundir.write_manifest(
         course.run,

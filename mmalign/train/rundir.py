@@ -13,6 +13,7 @@ report.html       the run for people
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -27,12 +28,12 @@ from mmalign import __version__
 from mmalign.config.load import dump
 from mmalign.config.schema import RecipeConfig
 from mmalign.errors import CheckpointError, ConfigError
-from mmalign.train.checkpoint import latest
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "numpy")
 
 # Written before the first step: a run that failed by then may be started again in the same place.
 _BEFORE_TRAINING = frozenset({"config.yaml", "manifest.json", "data", "quarantine.jsonl", "start"})
+_UNFINISHED = ".unfinished"
 
 # What may change between a run and its continuation, because no number depends on it.
 _FREE_ON_RESUME = (
@@ -113,7 +114,7 @@ def open_run(config: RecipeConfig, *, resume: bool) -> RunDirectory:
     present = {path.name for path in run.root.iterdir()} if run.root.is_dir() else set()
     if resume and not present:
         raise CheckpointError(f"there is no run to resume in {run.root}; start it without --resume")
-    foreign = sorted(present - _BEFORE_TRAINING)
+    foreign = sorted(name for name in present - _BEFORE_TRAINING if not name.endswith(_UNFINISHED))
     if foreign and not resume:
         raise ConfigError(
             f"train.output_dir {str(run.root)!r} is not empty (it holds {', '.join(foreign[:4])}); continue that run "
@@ -122,10 +123,15 @@ def open_run(config: RecipeConfig, *, resume: bool) -> RunDirectory:
     try:
         run.root.mkdir(parents=True, exist_ok=True)
         if not run.config.exists() or not resume:
-            run.config.write_text(dump(config), encoding="utf-8")
+            write_config(run, config)
     except OSError as error:
         raise ConfigError(f"train.output_dir {str(run.root)!r} cannot be written: {error}") from error
     return run
+
+
+def write_config(run: RunDirectory, config: RecipeConfig) -> None:
+    """Write the resolved recipe as `config.yaml`."""
+    _write(run.config, dump(config))
 
 
 def identity_of(config: RecipeConfig, fingerprints: Mapping[str, str], rows_per_step: int) -> dict[str, Any]:
@@ -156,12 +162,14 @@ def write_manifest(run: RunDirectory, facts: Mapping[str, Any]) -> None:
         },
         **facts,
     }
-    run.manifest.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    _write(run.manifest, json.dumps(manifest, indent=1))
 
 
-def resume_point(run: RunDirectory) -> Path | None:
-    """Return the checkpoint to go on from, or None when the run had not saved one yet."""
-    return latest(run.checkpoints)
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}{_UNFINISHED}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from training_runs import (
     write_rows,
 )
 
+from mmalign.config.load import load
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.modalities import image
 from mmalign.train import checkpoint
@@ -193,8 +194,10 @@ def test_nothing_to_resume_is_said(tmp_path, settings):
 
 
 def test_another_learning_rate_is_another_run(settings, straight):
+    before = [(straight / name).read_text() for name in ("config.yaml", "manifest.json")]
     with pytest.raises(CheckpointError, match=r"train.learning_rate: 0.001 in the checkpoint, 0.002 now"):
         run(settings(straight, train__learning_rate=0.002), resume=True)
+    assert [(straight / name).read_text() for name in ("config.yaml", "manifest.json")] == before
 
 
 def test_other_rows_are_another_run(tmp_path, settings, straight, rows):
@@ -231,6 +234,7 @@ def test_other_held_out_rows_are_another_run(tmp_path, settings):
 
 def test_what_no_number_depends_on_may_change(tmp_path, settings, straight):
     run(settings(straight, train__save_steps=5, train__save_total_limit=1, data__num_workers=1), resume=True)
+    assert load(straight / "config.yaml").train.save_steps == 5
 
 
 def test_ranks_may_be_traded_for_accumulation(settings, straight):

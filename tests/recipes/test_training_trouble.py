@@ -9,6 +9,7 @@ import signal
 import pytest
 import torch
 from pictures import encoded, noise
+from safetensors import SafetensorError
 from training_runs import final_weights, metrics, recipe, run, write_rows
 
 from mmalign.errors import CheckpointError, DataError, ModelError, TrainingError
@@ -162,6 +163,20 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(tmp_path, tiny_model,
     assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000001"]
     run(values, resume=True)
     assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error")])
+def test_a_full_disk_at_the_end_leaves_the_last_checkpoint(tmp_path, tiny_model, rows, monkeypatch, error):
+    def full(*arguments):
+        raise error
+
+    monkeypatch.setattr(state, "save_for_use", full)
+    values = recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", train__max_steps=1)
+    with pytest.raises(CheckpointError, match=r"trained model could not be written.*goes on from .*step-00000001"):
+        run(values)
+    monkeypatch.undo()
+    run(values, resume=True)
+    assert final_weights(tmp_path / "run")
 
 
 def test_bytes_inside_rows_are_stored_once_and_found_again(tmp_path, tiny_model):

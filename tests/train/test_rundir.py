@@ -24,6 +24,7 @@ def test_what_a_failed_start_left_behind_is_no_obstacle(config):
     run = open_run(config, resume=False)
     run.data.mkdir()
     run.quarantine.write_text("")
+    (run.root / ".start.unfinished").mkdir()
     open_run(config, resume=False)
 
 
