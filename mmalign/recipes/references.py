@@ -20,6 +20,7 @@ from mmalign.train.loader import LoadedBatch, load_ahead
 from mmalign.train.loop import Course, Split
 from mmalign.train.progress import Counting
 from mmalign.train.runtime import is_sharded
+from mmalign.train.step import Learner
 from mmalign.train.vanished import record, require_few
 
 
@@ -90,7 +91,12 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
     table = ReferenceTable.open(
         course.run.data / f"reference-{name}",
         rows=list(rows.table_rows()),
-        made_with={"model": version, "rows": rows.fingerprint, "processor": rows.facts["fingerprint"]},
+        made_with={
+            "model": version,
+            "rows": rows.fingerprint,
+            "processor": rows.facts["fingerprint"],
+            "precision": accelerator.mixed_precision,
+        },
     )
     accelerator.wait_for_everyone()
     missing = table.missing()
@@ -107,7 +113,7 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
         with loading as batches, closing(refused), counting, accelerator.autocast():
             for loaded in counting.each(batches):
                 record(loaded.refused, refused)
-                _write_reference(table, split.learner.reference, loaded, accelerator)
+                _write_reference(table, split.learner, loaded)
         accelerator.wait_for_everyone()
     left_out = frozenset(table.missing())
     require_few(
@@ -121,10 +127,9 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
     return Split(reader, split.sampler, replace(split.learner, reference=Precomputed(table)))
 
 
-def _write_reference(
-    table: ReferenceTable, reference: Reference, loaded: LoadedBatch, accelerator: Accelerator
-) -> None:
-    batch = loaded.batch.to(accelerator.device)
-    logps = reference(batch)
+def _write_reference(table: ReferenceTable, learner: Learner, loaded: LoadedBatch) -> None:
+    batch = loaded.batch.to(learner.accelerator.device)
+    with learner.vision.batch(batch):  # features cached here are there for the first epoch
+        logps = learner.reference(batch)
     if not loaded.is_filler:
         table.write(batch.ids, logps, batch.response_lengths)

@@ -8,7 +8,7 @@ import pytest
 from accelerate.utils import DistributedType
 from training_runs import configured, recipe, run, write_rows
 
-from mmalign.errors import ConfigError
+from mmalign.errors import CheckpointError, ConfigError
 from mmalign.objectives.compose import build
 from mmalign.recipes import references
 from mmalign.train import loop
@@ -54,3 +54,28 @@ def test_a_reference_model_that_became_a_table_is_held_by_nobody(tmp_path, tiny_
     choice = {"model__reference": str(tiny_model("qwen2_5_vl", seed=3)), "model__precompute_reference": True}
     run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **choice))
     assert alive == [False]
+
+
+def test_features_cached_while_the_table_is_filled_are_there_for_the_first_epoch(tmp_path, tiny_model, monkeypatch):
+    cached = []
+
+    def train(course, start):
+        cached.extend((tmp_path / "cache").rglob("*.safetensors"))
+        return start
+
+    monkeypatch.setattr(loop, "train", train)
+    rows = write_rows(tmp_path / "rows", 4, text_only=(1,))
+    choice = {"model__freeze": ["vision"], "model__precompute_reference": True}
+    cache = {"vision__cache_dir": str(tmp_path / "cache")}
+    run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **choice, **cache))
+    assert len(cached) == 3
+
+
+def test_a_table_begun_in_another_precision_is_refused(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr(loop, "train", lambda course, start: start)
+    rows = write_rows(tmp_path / "rows", 3, text_only=(0, 1, 2))
+    values = recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", model__precompute_reference=True)
+    run(values)
+    values["train"]["bf16"] = True
+    with pytest.raises(CheckpointError, match=r"stale: what changed is precision \(then no, now bf16\)"):
+        run(values, resume=True)
