@@ -86,10 +86,13 @@ class Policy(nn.Module):
         """Return the hidden state that predicts each response token, [N, D]."""
         if batch.media or not self.family.has_vision or not _runs_in_several_processes():
             return hidden_states(self.inner, self._call(batch))
-        # Vision before language, as on the ranks with images: sharded weights are gathered in one order everywhere.
-        blank = 0.0 * blank_features(self.inner, self.family)
-        hidden = hidden_states(self.inner, self._call(batch))
-        return hidden + blank.to(hidden.dtype)
+        # Sharded weights are gathered in one order everywhere: as on the ranks with images, embeddings, vision, language.
+        blank: list[Tensor] = []
+        embeddings = self.inner.get_input_embeddings()
+        hook = embeddings.register_forward_hook(lambda *_: blank.append(blank_features(self.inner, self.family)))
+        with hook:
+            hidden = hidden_states(self.inner, self._call(batch))
+        return hidden + 0.0 * blank[0].to(hidden.dtype)
 
     def _call(self, batch: TreeBatch) -> ModelCall:
         has_branches = batch.response_mask.shape[1] > 1
