@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmalign.engine.adapters import is_adapter, model_behind
+
 _HEX_DIGITS = 32
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
@@ -48,6 +50,8 @@ def of_model(path: str | Path) -> str:
             for sample in range(_SAMPLES):
                 content.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
                 digest.update(content.read(_SAMPLE_BYTES))
+    if is_adapter(place):
+        digest.update(of_model(model_behind(place)).encode())
     return digest.hexdigest()[:_HEX_DIGITS]
 
 

@@ -20,11 +20,13 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+from mmalign.engine.adapters import is_adapter, model_behind
 from mmalign.engine.families import backbone_of
 from mmalign.engine.load import DTYPES, has_vision, load_config
 from mmalign.engine.logps import KEPT_LOGITS_BYTES, TILE_BYTES
 from mmalign.engine.parts import part_of
 from mmalign.engine.policy import Policy, make_policy
+from mmalign.errors import ModelError
 
 if TYPE_CHECKING:
     from mmalign.config.schema import RecipeConfig
@@ -92,6 +94,11 @@ class Skeleton:
         self.recipe, self.mode = recipe, FakeTensorMode()
         self.dtype = DTYPES[recipe.weights_dtype()]
         self.activation_bytes = 2 if recipe.train.bf16 else 4
+        if is_adapter(model_path):
+            raise ModelError(
+                f"{model_path} is an adapter, whose memory is not predicted; plan with model.path: "
+                f"{model_behind(model_path)} and the adapter's rank in model.lora"
+            )
         self.config = load_config(model_path, recipe.model.trust_remote_code)
         with torch.device("meta"), _quiet():
             self.policy = self._build()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
 
+from mmalign.engine.adapters import is_adapter, model_behind
 from mmalign.engine.parts import turn_dropout_off
 from mmalign.errors import ModelError, show
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-_ADAPTER_FILE = "adapter_config.json"
 
 _HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
@@ -48,7 +46,7 @@ def load_model(
         "quantization_config": _quantization(quantize, _dtype(dtype)),
         "trust_remote_code": trust_remote_code,
     }
-    if (Path(path) / _ADAPTER_FILE).is_file():
+    if is_adapter(path):
         model = _load_adapter(Path(path), options)
     else:
         model = _load_weights(str(path), options)
@@ -75,11 +73,12 @@ def _load_weights(path: str, options: dict[str, Any]) -> nn.Module:
 
 
 def load_config(path: str, trust_remote_code: bool = False) -> Any:
-    """Read the config of a model.
+    """Read the config of a model; of the model behind it when `path` holds an adapter.
 
     Raises:
         ModelError: there is none, or transformers does not know it.
     """
+    path = model_behind(path)
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise ModelError(f"model directory {show(path)} has no config.json; give one that save_pretrained wrote")
     if not Path(path).is_dir() and not _HUB_ID.fullmatch(path):
@@ -98,12 +97,7 @@ def _load_adapter(path: Path, options: dict[str, Any]) -> nn.Module:
     """Load the model that an adapter names and put the adapter on it, trainable."""
     from peft import PeftModel
 
-    try:
-        base = json.loads((path / _ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{show(str(path / _ADAPTER_FILE))} names no model; set base_model_name_or_path in it"
-        ) from error
+    base = model_behind(path)
     model = _load_weights(base, options)
     try:
         return PeftModel.from_pretrained(model, str(path), is_trainable=True)

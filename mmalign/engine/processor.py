@@ -7,6 +7,7 @@ from typing import Any
 
 import transformers
 
+from mmalign.engine.adapters import model_behind
 from mmalign.errors import ModelError
 
 _NEEDED = "a model directory needs config.json, tokenizer.json and, if the model sees images, preprocessor_config.json"
@@ -20,7 +21,7 @@ def load_processor(path: str | Path, *, trust_remote_code: bool = False) -> Any:
     """
     name = repr(str(path))
     try:
-        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config = transformers.AutoConfig.from_pretrained(model_behind(path), trust_remote_code=trust_remote_code)
         processor = transformers.AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # missing files, broken JSON and missing packages raise a dozen kinds
         reason = " ".join(str(error).split())

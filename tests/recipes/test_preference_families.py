@@ -6,10 +6,13 @@ import shutil
 import pytest
 import yaml
 from peft import PeftModel
-from training_runs import metrics, recipe, run, write_rows
+from safetensors.torch import load_file
+from training_runs import configured, metrics, recipe, run, write_rows
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+from mmalign.engine.footprint import Skeleton
 from mmalign.engine.load import has_vision, load_config
+from mmalign.errors import ModelError
 from mmalign.miniature import models
 from mmalign.recipes import preference
 from mmalign.recipes.configuration import load_recipe
@@ -105,3 +108,19 @@ def test_published_preferences_of_text(tmp_path, tiny_model, shared_data):
     changes = {"data__max_length": 2048, "data__max_refused_share": 0.7}
     result = run(recipe(tiny_model("qwen2"), source, tmp_path / "run", **changes))
     assert result.metrics[0]["loss/dpo"] == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_training_goes_on_from_the_adapter_of_an_earlier_run(tmp_path, tiny_model):
+    """The reference is then the start of the new run, its adapter included; only the adapter moves and is saved."""
+    rows = write_rows(tmp_path / "rows", 4, text_only=(1,))
+    run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "first", model__lora={"rank": 4, "alpha": 8.0}))
+    again = recipe(tmp_path / "first" / "final", rows, tmp_path / "second", train__max_steps=2)
+    run(again)
+    first_step = metrics(tmp_path / "second")[0]
+    assert first_step["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    before, after = (load_file(tmp_path / name / "final" / "adapter_model.safetensors") for name in ("first", "second"))
+    assert before.keys() == after.keys() and any((before[name] != after[name]).any() for name in before)
+    last = metrics(tmp_path / "first")[-1]["loss/sft"]
+    assert first_step["loss/sft"] < last
+    with pytest.raises(ModelError, match="is an adapter, whose memory is not predicted; plan with model.path: .*qwen"):
+        Skeleton(configured(again), again["model"]["path"])
