@@ -240,18 +240,26 @@ def move_adapters(model: nn.Module) -> None:
             parameter.data.copy_(values.to(parameter.dtype))
 
 
-def save_models(directory: Path, scale: str) -> tuple[Path, Path]:
-    """Write policy and reference; the reference differs in its language part, so that the loss is not ln 2."""
+def save_models(
+    directory: Path, *, family: str = "qwen2_5_vl", scale: str = "bench", dtype: str = "float32", **changes: int
+) -> tuple[Path, Path]:
+    """Write policy and reference; the reference differs in its language part, so that the loss is not ln 2.
+
+    Args:
+        changes: fields of `mmalign.miniature.sizes.Size` that differ from the scale.
+    """
     from transformers import AutoModelForImageTextToText
 
     from mmalign.miniature import models
 
-    policy = models.save("qwen2_5_vl", directory / "policy", scale=scale, default_system_turn=False)
-    model = AutoModelForImageTextToText.from_pretrained(policy)
+    policy = models.save(family, directory / "policy", scale=scale, default_system_turn=False, **changes)
+    model = AutoModelForImageTextToText.from_pretrained(policy, dtype=getattr(torch, dtype))
+    model.save_pretrained(policy)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.model.language_model.parameters():
-            parameter.add_(0.05 * parameter.std() * torch.randn(parameter.shape, generator=generator))
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(0.05 * parameter.std() * noise)
     model.save_pretrained(directory / "reference")
     return policy, directory / "reference"
 

@@ -89,7 +89,7 @@ def main() -> None:
     """Measure what the command line asks for and print a Markdown table."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as directory:
-        setting = Setting(*save_models(Path(directory), "tiny" if arguments.quick else "bench"))
+        setting = Setting(*save_models(Path(directory), scale="tiny" if arguments.quick else "bench"))
         rate = matrix_rate(setting, arguments.threads)
         print(heading(setting, arguments.threads, rate), flush=True)
         print(TABLE_HEAD, flush=True)
@@ -119,6 +119,10 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes."""
         for worker in {*self._timed.values(), *self._weighed.values()}:
             worker.close()
 
@@ -139,8 +143,9 @@ class Bench:
         for name, worker in self._weighed.items():
             worker.build(case)
             memory[name] = worker.working_memory_mib()
-        for worker in self._timed.values():
-            worker.build(case)
+        for name, worker in self._timed.items():
+            if worker is not self._weighed[name]:
+                worker.build(case)
             worker.step()
         steps: dict[str, list[Step]] = {name: [] for name in self.sides}
         for repeat in range(repeats):
@@ -225,7 +230,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tuning", default="full,lora")
     parser.add_argument("--sides", default=";".join(SIDES), help="separated by semicolons, of " + "; ".join(SIDES))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     parser.add_argument("--quick", action="store_true", help="tiny model, one repeat, first shape: does it run?")
     arguments = parser.parse_args()
     arguments.sides = arguments.sides.split(";")

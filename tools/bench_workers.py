@@ -48,12 +48,12 @@ class Worker:
     def __init__(self, name: str, setting: Setting, *, threads: int, returns_memory: bool = False) -> None:
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+        environment |= {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
         environment |= {"MALLOC_MMAP_THRESHOLD_": str(64 * 1024)} if returns_memory else {}
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
         self._process = context.Process(target=_serve, args=(other_end, name, setting, threads), daemon=True)
-        with _environment(environment):
-            self._process.start()
+        self._environment = environment
 
     def build(self, case: Case) -> None:
         """Build the side for a case, in place of the one before."""
@@ -78,10 +78,14 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        self._pipe.send(("quit",))
-        self._process.join(timeout=30)
+        if self._process.is_alive():
+            self._pipe.send(("quit",))
+            self._process.join(timeout=30)
 
     def _ask(self, *question):
+        if self._process.pid is None:
+            with _environment(self._environment):
+                self._process.start()
         self._pipe.send(question)
         try:
             good, answer = self._pipe.recv()
