@@ -41,6 +41,10 @@ class Policy(nn.Module):
         model: with its language-model head; a `PeftModel` is welcome.
         engine: "tree" computes every prompt once, "flat" once per response, "auto" takes the tree where it can.
 
+    Attributes:
+        only_backward: set it where gradients are made by `.backward()` alone, never by `torch.autograd.grad`; the head's
+            gradient then goes straight to its buffer when it has one, which saves another buffer of its size.
+
     Raises:
         ModelError: "tree" is asked of a model that cannot be one.
     """
@@ -49,6 +53,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.family = family_of(self.base.config)
+        self.only_backward = False
         self.engine, self.engine_reason = resolve_engine(engine, self.family, self.base)
         logger.info("engine: %s (%s)", self.engine, self.engine_reason)
 
@@ -78,7 +83,8 @@ class Policy(nn.Module):
         if not self.family.known:
             logps = self._logps_of_unknown_model(batch)
         else:
-            logps = head_logps(self.base, self.family, self._hidden_states(batch), batch.targets)
+            hidden = self._hidden_states(batch)
+            logps = head_logps(self.base, self.family, hidden, batch.targets, accumulate_into_grad=self.only_backward)
         cells = torch.zeros(batch.response_mask.shape, dtype=logps.dtype, device=logps.device)
         return cells.masked_scatter(batch.response_mask, logps)
 
@@ -86,7 +92,7 @@ class Policy(nn.Module):
         """Return the hidden state that predicts each response token, [N, D]."""
         if batch.media or not self.family.has_vision or not _runs_in_several_processes():
             return hidden_states(self.inner, self._call(batch))
-        # Sharded weights are gathered in one order everywhere: as on the ranks with images, embeddings, vision, language.
+        # Sharded weights are gathered in one order on all ranks, that of ranks with images: vision after embeddings.
         blank: list[Tensor] = []
         embeddings = self.inner.get_input_embeddings()
         hook = embeddings.register_forward_hook(lambda *_: blank.append(blank_features(self.inner, self.family)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 
 from mmalign.config.schema import RecipeConfig
@@ -20,7 +21,7 @@ from mmalign.engine.policy import Policy, load_policy
 from mmalign.engine.reference import Reference
 from mmalign.engine.tokenise import Tokeniser, load_processor
 from mmalign.engine.vision_memo import VisionMemo
-from mmalign.errors import CheckpointError
+from mmalign.errors import CheckpointError, ConfigError
 from mmalign.miniature import models as miniature
 from mmalign.objectives.compose import Objective
 from mmalign.report.run_report import write_run_report
@@ -84,6 +85,10 @@ def start_path(config: RecipeConfig, run: RunDirectory, accelerator: Accelerator
     path = config.model.path
     if not path.startswith(_BUILT_IN) or Path(path).is_dir():
         return path
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ConfigError(
+            f"model.path {path!r} is built by one rank, while DeepSpeed wants all of them; name a directory or hub id"
+        )
     if accelerator.is_main_process and not (run.start / "config.json").is_file():
         unfinished = run.start.with_name(".start.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -165,6 +170,7 @@ def build_learner(
         cache_max_bytes=int(cache_gb * 10**9),
         autocast=accelerator.autocast,
     )
+    policy.only_backward = True
     prepared, optimizer = runtime.prepare(accelerator, policy, build_optimizer(policy, config.train), config.train)
     return Learner(
         accelerator=accelerator,
