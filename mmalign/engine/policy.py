@@ -41,10 +41,6 @@ class Policy(nn.Module):
         model: with its language-model head; a `PeftModel` is welcome.
         engine: "tree" computes every prompt once, "flat" once per response, "auto" takes the tree where it can.
 
-    Attributes:
-        only_backward: set it where gradients are made by `.backward()` alone, never by `torch.autograd.grad`; the head's
-            gradient then goes straight to its buffer when it has one, which saves another buffer of its size.
-
     Raises:
         ModelError: "tree" is asked of a model that cannot be one.
     """
@@ -53,7 +49,6 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.family = family_of(self.base.config)
-        self.only_backward = False
         self.engine, self.engine_reason = resolve_engine(engine, self.family, self.base)
         logger.info("engine: %s (%s)", self.engine, self.engine_reason)
 
@@ -83,8 +78,7 @@ class Policy(nn.Module):
         if not self.family.known:
             logps = self._logps_of_unknown_model(batch)
         else:
-            hidden = self._hidden_states(batch)
-            logps = head_logps(self.base, self.family, hidden, batch.targets, accumulate_into_grad=self.only_backward)
+            logps = head_logps(self.base, self.family, self._hidden_states(batch), batch.targets)
         cells = torch.zeros(batch.response_mask.shape, dtype=logps.dtype, device=logps.device)
         return cells.masked_scatter(batch.response_mask, logps)
 

@@ -170,7 +170,6 @@ def build_learner(
         cache_max_bytes=int(cache_gb * 10**9),
         autocast=accelerator.autocast,
     )
-    policy.only_backward = True
     prepared, optimizer = runtime.prepare(accelerator, policy, build_optimizer(policy, config.train), config.train)
     return Learner(
         accelerator=accelerator,
