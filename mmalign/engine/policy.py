@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mmalign.engine.adapters import is_adapter
 from mmalign.engine.blank_media import blank_features
 from mmalign.engine.families import Family, family_of
 from mmalign.engine.flat import flat_call
@@ -131,6 +132,8 @@ def load_policy(
     Raises:
         ModelError: the model cannot be loaded, or cannot be trained as asked.
     """
+    if lora is not None and is_adapter(path):
+        raise ModelError(f"{path} is an adapter and is trained on as it is; leave model.lora out")
     model = load_model(
         path,
         dtype=dtype,
@@ -138,8 +141,6 @@ def load_policy(
         quantize=quantize,
         trust_remote_code=trust_remote_code,
     )
-    if lora is not None and hasattr(model, "peft_config"):
-        raise ModelError(f"{path} is an adapter and is trained on as it is; leave model.lora out")
     policy = make_policy(model, engine=engine, lora=lora, freeze=freeze)
     if gradient_checkpointing:
         checkpoint_activations(policy.base)

@@ -3,7 +3,8 @@
 The loss of a step is  sum over terms of weight * sum(values) / sum(counts)  with both sums over all micro-batches of
 all ranks. The counts depend on the rows alone, so they are added up before the first forward; each micro-batch then
 contributes its final share of the gradient. Cutting a step into other micro-batches, or dealing it to other ranks,
-changes rounding only. A loss or gradient that is not finite stops the run before it can reach the weights.
+changes rounding only. A loss or gradient that is not finite stops the run before it can reach the weights; only
+DeepSpeed, which steps inside its backward pass, has stepped by then, and --resume goes on from the checkpoint before.
 """
 
 from __future__ import annotations
