@@ -114,7 +114,7 @@ def quickstart(
     threads: Annotated[int, typer.Option(help="CPU threads of torch; few suit so small a model.", min=1)] = 1,
 ) -> None:
     """Watch a tiny vision-language model stop hallucinating: minutes on two CPU cores, nothing downloaded."""
-    # Threads that wait by spinning made a step sixteen times slower beside other programs (2.3 s instead of 0.14 s), and
+    # Threads that wait by spinning made a step sixteen times slower beside other programs (2.3 s, not 0.14 s), and
     # passive ones cost a third on an idle machine. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from mmalign.recipes.quickstart import run

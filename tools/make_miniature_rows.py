@@ -24,7 +24,7 @@ SEED = 2026
 
 
 def rows(count: int, name: str, rng: np.random.Generator) -> Iterator[Preference]:
-    """Yield `count` rows: the true caption is preferred to one with a phantom, and in turn to one with wrong colours."""
+    """Yield `count` rows: the truth is preferred to a phantom in even rows, to wrong colours in odd ones."""
     for number in range(count):
         scene = shapes.draw_scene(rng)
         stated = with_phantom(scene) if number % 2 == 0 else with_wrong_colours(scene)
