@@ -124,6 +124,7 @@ def open_run(config: RecipeConfig, *, resume: bool) -> RunDirectory:
         run.root.mkdir(parents=True, exist_ok=True)
         if not run.config.exists() or not resume:
             write_config(run, config)
+        run.quarantine.touch()  # an empty file says that no row was refused; a missing one would leave it open
     except OSError as error:
         raise ConfigError(f"train.output_dir {str(run.root)!r} cannot be written: {error}") from error
     return run

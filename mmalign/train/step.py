@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 
 from mmalign.engine.logps import GroupLogps
@@ -187,8 +187,12 @@ def _require_finite(
     bad = [one.batch.ids for one, value in zip(loaded, losses, strict=True) if not torch.isfinite(value)]
     suspects = bad or [one.batch.ids for one in loaded if not one.is_filler]
     ids = gather_object([name for names in suspects for name in names])
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        outcome = "DeepSpeed has taken the step inside its backward pass, so the weights in memory are spoilt"
+    else:
+        outcome = f"the step was not taken and the weights are those of step {step - 1}"
     raise TrainingError(
-        f"step {step}: loss {loss}, gradient norm {grad_norm}; a number is not finite, so the step was not taken and "
-        f"the weights are those of step {step - 1}. Rows: {', '.join(ids[:16])}. Look at them with `mmalign data "
-        "show`, lower train.learning_rate, or use train.bf16: false; --resume goes on from the last checkpoint"
+        f"step {step}: loss {loss}, gradient norm {grad_norm}; a number is not finite; {outcome}. Rows: "
+        f"{', '.join(ids[:16])}. Look at them with `mmalign data show`, lower train.learning_rate, or use train.bf16: "
+        "false; --resume goes on from the last checkpoint"
     )

@@ -222,7 +222,7 @@ def test_single_answers_give_a_comparison_nothing(tmp_path, tiny_model, rows):
     reasons = {refusal["reason"] for refusal in quarantined(tmp_path / "dpo")}
     assert reasons == {"row gives the objective nothing to compare"}
     run(recipe(tiny_model("qwen2_5_vl"), mixed, tmp_path / "both"))
-    assert not (tmp_path / "both" / "quarantine.jsonl").exists()
+    assert quarantined(tmp_path / "both") == []
 
 
 def test_a_model_directory_without_processor_stops_before_the_rows(tmp_path, tiny_model, rows):
