@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -179,6 +180,8 @@ def convert(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    # What libraries tell each other about their next major version is not for people who train.
+    warnings.simplefilter("ignore", FutureWarning)
     try:
         app(args=None if arguments is None else list(arguments))
     except MmalignError as error:
