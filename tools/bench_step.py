@@ -29,12 +29,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from bench_sides import SIDES, Case, Setting, save_models  # noqa: E402
+from bench_sides import SIDES, Case, Setting, build_side, save_models  # noqa: E402
 from bench_workers import Step, Worker  # noqa: E402
 
 PEER, TREE = "trl", "tree"
@@ -110,10 +111,12 @@ class Bench:
 
     def __init__(self, setting: Setting, sides: Sequence[str], threads: int) -> None:
         self.setting, self.sides = setting, sides
-        self._timed = {name: Worker(name, setting, threads=threads) for name in sides}
+        options = {"device": setting.device, "threads": threads}
+        make = {name: partial(build_side, name, setting) for name in sides}
+        self._timed = {name: Worker(make[name], **options) for name in sides}
         self._weighed = self._timed
         if setting.device == "cpu":
-            self._weighed = {name: Worker(name, setting, threads=threads, returns_memory=True) for name in sides}
+            self._weighed = {name: Worker(make[name], **options, returns_memory=True) for name in sides}
 
     def __enter__(self) -> Bench:
         return self
@@ -129,7 +132,7 @@ class Bench:
     def require_agreement(self, case: Case) -> None:
         """Stop unless the peer and the tree compute the same loss and the same gradients."""
         self._weighed[PEER].build(case)
-        loss, gradient = self._weighed[PEER].distance_to(TREE)
+        loss, gradient = self._weighed[PEER].distance_to(partial(build_side, TREE, self.setting))
         allowed = LARGEST_DISAGREEMENT[self.setting.dtype]
         if not (loss <= allowed and gradient <= allowed):
             sys.exit(

@@ -10,13 +10,14 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from bench_sides import Case, Setting, build_side, compare
+from bench_sides import compare
 
 MIB = 2**20
 _QUIET_S = 0.3
@@ -36,7 +37,8 @@ class Worker:
     """A side in a process of its own; builds one case after the other.
 
     Args:
-        name: key of `bench_sides.SIDES`.
+        make: a case -> the side, which has `step()` and `model`; it is sent to the process.
+        device: "cpu" or "cuda".
         threads: of its matrix products.
         returns_memory: give every freed tensor back to the system at once, so that resident memory is what is in use.
             Costs time, so it is not for timing.
@@ -45,17 +47,19 @@ class Worker:
         RuntimeError: the side could not be built or a step failed; carries the other process's traceback.
     """
 
-    def __init__(self, name: str, setting: Setting, *, threads: int, returns_memory: bool = False) -> None:
+    def __init__(
+        self, make: Callable[[Any], Any], *, device: str = "cpu", threads: int, returns_memory: bool = False
+    ) -> None:
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
         environment |= {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
         environment |= {"MALLOC_MMAP_THRESHOLD_": str(64 * 1024)} if returns_memory else {}
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other_end, name, setting, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(other_end, make, device, threads), daemon=True)
         self._environment = environment
 
-    def build(self, case: Case) -> None:
+    def build(self, case: Any) -> None:
         """Build the side for a case, in place of the one before."""
         self._ask("build", case)
 
@@ -72,7 +76,7 @@ class Worker:
         """Take one step and return its arithmetic, counted by torch."""
         return self._ask("operations")
 
-    def distance_to(self, other: str) -> tuple[float, float]:
+    def distance_to(self, other: Callable[[Any], Any]) -> tuple[float, float]:
         """Build another side in the same process and return the distance of losses and of gradients."""
         return self._ask("distance", other)
 
@@ -107,7 +111,7 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _serve(pipe: Connection, name: str, setting: Setting, threads: int) -> None:
+def _serve(pipe: Connection, make: Callable[[Any], Any], device: str, threads: int) -> None:
     """Answer until asked to quit."""
     try:
         import torch
@@ -117,7 +121,7 @@ def _serve(pipe: Connection, name: str, setting: Setting, threads: int) -> None:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         torch.set_num_threads(threads)
-        desk = _Desk(name, setting)
+        desk = _Desk(make, device)
         while (question := pipe.recv())[0] != "quit":
             pipe.send((True, getattr(desk, question[0])(*question[1:])))
     except Exception:
@@ -127,13 +131,13 @@ def _serve(pipe: Connection, name: str, setting: Setting, threads: int) -> None:
 class _Desk:
     """Answers the questions of `Worker`, inside the side's process."""
 
-    def __init__(self, name: str, setting: Setting) -> None:
-        self.name, self.setting, self.side = name, setting, None
+    def __init__(self, make: Callable[[Any], Any], device: str) -> None:
+        self.make, self.device, self.side = make, device, None
 
-    def build(self, case: Case) -> None:
+    def build(self, case: Any) -> None:
         self.side = None
         gc.collect()
-        self.case, self.side = case, build_side(self.name, self.setting, case)
+        self.case, self.side = case, self.make(case)
 
     def step(self) -> tuple[float, float, float]:
         gc.collect()
@@ -146,7 +150,7 @@ class _Desk:
         self.side.step()
         self.side.model.zero_grad(set_to_none=True)
         gc.collect()
-        return _cuda_peak_mib(self.side) if self.setting.device == "cuda" else _resident_peak_mib(self.side)
+        return _cuda_peak_mib(self.side) if self.device == "cuda" else _resident_peak_mib(self.side)
 
     def operations(self) -> int:
         from torch.utils.flop_counter import FlopCounterMode
@@ -155,11 +159,11 @@ class _Desk:
             self.side.step()
         return counter.get_total_flops()
 
-    def distance(self, other: str) -> tuple[float, float]:
-        return compare(self.side, build_side(other, self.setting, self.case))
+    def distance(self, other: Callable[[Any], Any]) -> tuple[float, float]:
+        return compare(self.side, other(self.case))
 
     def _wait(self) -> None:
-        if self.setting.device == "cuda":
+        if self.device == "cuda":
             import torch
 
             torch.cuda.synchronize()

@@ -6,9 +6,9 @@ Let h be the hidden state that predicts token t, W and b the head, c the soft ca
 
 so backward needs one number per token (the log-sum-exp) and the logits once more. The work is cut into blocks of the
 vocabulary, and each block into tiles of tokens: the gradient of a block of W is then summed in fp32 over all tokens
-and written once, and the largest temporary is one tile. Few tokens (their logits fit `KEPT_LOGITS_BYTES`) keep their
-logits from forward to backward, which saves one matrix product in four; many tokens recompute them. Both ways run the
-same lines and are exact. Measured figures: docs/benchmarks.md, "Response log-probs".
+and written once, and the largest temporary is one tile. Few tokens (their logits fit `KEPT_LOGITS_BYTES`) are one tile
+that is kept from forward to backward, which saves one matrix product in four. Both ways are exact. Measured figures:
+docs/benchmarks.md, "Log-probs of response tokens".
 """
 
 from __future__ import annotations
@@ -85,47 +85,73 @@ def response_logps(
     if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
         operand_dtype = torch.get_autocast_dtype(hidden.device.type)
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
-    keep_logits = needs_grad and hidden.shape[0] * weight.shape[0] * 4 <= KEPT_LOGITS_BYTES
-    return _ResponseLogps.apply(hidden, weight, bias, targets, softcap, operand_dtype, keep_logits)
+    fits = hidden.shape[0] * weight.shape[0] * 4 <= KEPT_LOGITS_BYTES
+    as_it_is = hidden.is_cuda or weight.dtype == operand_dtype in (torch.float32, torch.float64)
+    way = _FewTokens if needs_grad and fits and as_it_is and softcap is None else _ManyTokens
+    return way.apply(hidden, weight, bias, targets, softcap, operand_dtype)
 
 
-class _ResponseLogps(torch.autograd.Function):
-    """See the head of the file. Inputs are those of `response_logps`; its checks are done there."""
+class _FewTokens(torch.autograd.Function):
+    """All log-probs are kept for backward. Arguments as those of `response_logps`."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, softcap, operand_dtype, keep_logits):
+    def forward(ctx, hidden, weight, bias, targets, softcap, operand_dtype):
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = _logits(hidden.to(operand_dtype), weight.to(operand_dtype), bias, softcap)
+            logps = logits.log_softmax(-1)
+        ctx.save_for_backward(hidden, weight, bias, targets, logps)
+        ctx.operand_dtype = operand_dtype
+        return logps.gather(1, targets[:, None]).squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        hidden, weight, bias, targets, logps = ctx.saved_tensors
+        everything = slice(0, len(targets)), slice(0, len(weight))
+        sums = _GradientSums(ctx, hidden, weight, bias)
+        with torch.autocast(hidden.device.type, enabled=False):
+            slope = _minus_target(logps.exp(), targets, everything[1])
+            sums.add(slope, grad_output, hidden, weight.to(ctx.operand_dtype), *everything)
+            sums.close_block(everything[1])
+        return *sums.gradients(), None, None, None
+
+
+class _ManyTokens(torch.autograd.Function):
+    """Tile by tile, once in forward and once more in backward. Arguments as those of `response_logps`."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, softcap, operand_dtype):
         wide = torch.float64 if operand_dtype == torch.float64 else torch.float32
         log_total = hidden.new_full(targets.shape, -math.inf, dtype=wide)
         target_logits = hidden.new_zeros(targets.shape, dtype=wide)
-        kept = hidden.new_empty((len(targets), len(weight)), dtype=wide) if keep_logits else None
         with torch.autocast(hidden.device.type, enabled=False):
             for columns, block, block_bias in _blocks(weight, bias, len(targets), operand_dtype):
                 for rows in _tiles(len(targets)):
                     logits = _logits(hidden[rows].to(operand_dtype), block, block_bias, softcap)
-                    log_total[rows] = torch.logaddexp(log_total[rows], logits.logsumexp(-1))
                     inside, position = _position_in_block(targets[rows], columns)
                     picked = logits.gather(1, position[:, None]).squeeze(1)
                     target_logits[rows] = torch.where(inside, picked, target_logits[rows])
-                    if kept is not None:
-                        kept[rows, columns] = logits
-        ctx.save_for_backward(hidden, weight, bias, targets, log_total, kept)
+                    log_total[rows] = torch.logaddexp(log_total[rows], _logsumexp_(logits))
+        ctx.save_for_backward(hidden, weight, bias, targets, log_total)
         ctx.softcap, ctx.operand_dtype = softcap, operand_dtype
         return target_logits - log_total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        hidden, weight, bias, targets, log_total, kept = ctx.saved_tensors
+        hidden, weight, bias, targets, log_total = ctx.saved_tensors
         sums = _GradientSums(ctx, hidden, weight, bias)
         with torch.autocast(hidden.device.type, enabled=False):
             for columns, block, block_bias in _blocks(weight, bias, len(targets), ctx.operand_dtype):
                 for rows in _tiles(len(targets)):
-                    operand = hidden[rows].to(ctx.operand_dtype)
-                    logits = _logits(operand, block, block_bias, ctx.softcap) if kept is None else kept[rows, columns]
-                    slope = _slope(logits, log_total[rows], grad_output[rows], targets[rows], columns, ctx.softcap)
-                    sums.add(slope, operand, block, rows, columns)
+                    logits = _logits(hidden[rows].to(ctx.operand_dtype), block, block_bias, ctx.softcap)
+                    bend = None if ctx.softcap is None else 1 - (logits / ctx.softcap).square_()
+                    slope = logits.sub_(log_total[rows, None]).exp_()
+                    slope = _minus_target(slope, targets[rows], columns)
+                    slope = slope if bend is None else slope.mul_(bend)
+                    sums.add(slope, grad_output[rows], hidden[rows], block, rows, columns)
                 sums.close_block(columns)
-        return *sums.gradients(), None, None, None, None
+        return *sums.gradients(), None, None, None
 
 
 class _GradientSums:
@@ -143,22 +169,30 @@ class _GradientSums:
         self.in_place = needs_weight and weight.dtype == wide == ctx.operand_dtype
         self.block_sum: Tensor | None = None
 
-    def add(self, slope: Tensor, operand: Tensor, block: Tensor, rows: slice, columns: slice) -> None:
-        """Add one tile: `slope` [n, v] is d loss / d logits, `operand` [n, D] the hidden states, `block` [v, D]."""
+    def add(self, slope: Tensor, grad: Tensor, hidden: Tensor, block: Tensor, rows: slice, columns: slice) -> None:
+        """Add one tile.
+
+        Args:
+            slope: [n, v], d (-log p) / d logits.
+            grad: [n], d loss / d log p; it scales the small factors of the products, not the tile.
+            hidden, block: [n, D] and [v, D], the factors of the logits.
+        """
+        toward = -grad[:, None].to(slope.dtype)
         if self.bias is not None:
-            self.bias[columns] += slope.sum(0)
-        slope = slope.to(operand.dtype) if operand.is_cuda else slope
+            self.bias[columns] += (slope.t() @ toward).squeeze(1)
+        slope = slope.to(block.dtype) if hidden.is_cuda else slope
         if self.hidden is not None:
-            self.hidden[rows] += _matmul(slope, block)
+            self.hidden[rows] += _matmul(slope, block).mul_(toward)
         if self.weight is None:
             return
+        scaled = (hidden * toward).to(block.dtype)
         if not self.in_place:
-            product = _matmul(slope.t(), operand)
+            product = _matmul(slope.t(), scaled)
             self.block_sum = product if self.block_sum is None else self.block_sum.add_(product)
         elif rows.start == 0:
-            torch.mm(slope.t(), operand, out=self.weight[columns])
+            torch.mm(slope.t(), scaled, out=self.weight[columns])
         else:
-            self.weight[columns].addmm_(slope.t(), operand)
+            self.weight[columns].addmm_(slope.t(), scaled)
 
     def close_block(self, columns: slice) -> None:
         """Write the sum of one block of the vocabulary where it could not be built in place."""
@@ -210,11 +244,13 @@ def _position_in_block(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]
     return inside, torch.where(inside, targets - columns.start, 0)
 
 
-def _slope(
-    logits: Tensor, log_total: Tensor, grad: Tensor, targets: Tensor, columns: slice, softcap: float | None
-) -> Tensor:
-    """Return d loss / d (logits before the cap) of one tile: grad * ([j = target] - softmax) * d cap."""
-    slope = (logits - log_total[:, None]).exp_().mul_(-grad[:, None])
+def _minus_target(probabilities: Tensor, targets: Tensor, columns: slice) -> Tensor:
+    """Subtract 1 in place where the target of a row lies in the block: what is left is d (-log p) / d logits."""
     inside, position = _position_in_block(targets, columns)
-    slope.scatter_add_(1, position[:, None], torch.where(inside, grad, 0)[:, None].to(slope.dtype))
-    return slope if softcap is None else slope.mul_(1 - (logits / softcap).square_())
+    return probabilities.scatter_add_(1, position[:, None], -inside.to(probabilities.dtype)[:, None])
+
+
+def _logsumexp_(logits: Tensor) -> Tensor:
+    """Return log sum exp of each row and leave rubbish in `logits`."""
+    largest = logits.amax(-1)
+    return logits.sub_(largest[:, None]).exp_().sum(-1).log_() + largest

@@ -29,13 +29,13 @@ def inputs(dtype=torch.float32, count=N, with_bias=True, frozen_head=False):
     return hidden, weight, bias, torch.randint(0, V, (count,), generator=generator)
 
 
-@pytest.fixture(params=["one tile, kept", "many tiles, kept", "many tiles, recomputed"])
+@pytest.fixture(params=["few tokens", "one tile", "many tiles"])
 def tiling(request, monkeypatch):
-    if "many" in request.param:
+    if request.param != "few tokens":
+        monkeypatch.setattr(logps, "KEPT_LOGITS_BYTES", 0)
+    if request.param == "many tiles":
         monkeypatch.setattr(logps, "TOKENS_PER_TILE", 5)
         monkeypatch.setattr(logps, "TILE_BYTES", 4 * 5 * 11)
-    if "recomputed" in request.param:
-        monkeypatch.setattr(logps, "KEPT_LOGITS_BYTES", 0)
 
 
 def test_two_equal_logits_give_ln_half():
