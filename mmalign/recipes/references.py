@@ -98,8 +98,9 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
             "precision": accelerator.mixed_precision,
         },
     )
-    accelerator.wait_for_everyone()
+    # Nobody writes before everybody has asked: ranks share out the rows that they found missing.
     missing = table.missing()
+    accelerator.wait_for_everyone()
     if missing:
         sampler = replace(split.sampler, lengths=[split.sampler.lengths[row] for row in missing], shuffle=False)
         plan = (
