@@ -139,7 +139,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
 def test_the_predicted_peak_is_the_measured_one_within_a_fifth(tiny_model, tmp_path):
     from mmalign.config.load import dump
 
-    path = tiny_model("qwen2", scale="bench", layers=4)
+    path = tiny_model("qwen2", scale="bench", layers=4, vocabulary=8192)
     config = recipe(path)
     (tmp_path / "recipe.yaml").write_text(dump(config), encoding="utf-8")
     shape = BatchShape(rows=3, columns=340, response_tokens=420, media_tokens=0)
