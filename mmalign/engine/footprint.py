@@ -112,7 +112,7 @@ class Skeleton:
         model: nn.Module = loader.from_config(
             self.config,
             dtype=self.dtype,
-            attn_implementation=model_config.attn_implementation or "sdpa",
+            attn_implementation=model_config.attn_implementation,
             trust_remote_code=model_config.trust_remote_code,
         )
         return make_policy(model.train(), engine=self.recipe.engine, lora=model_config.lora, freeze=model_config.freeze)

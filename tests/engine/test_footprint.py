@@ -11,6 +11,7 @@ import torch
 from mmalign.config.load import from_values
 from mmalign.engine.footprint import BatchShape, Skeleton, _saved_bytes
 from mmalign.engine.policy import load_policy
+from mmalign.miniature import models
 
 SHAPE = BatchShape(rows=2, columns=37, response_tokens=22, media_tokens=0)
 
@@ -72,6 +73,17 @@ def test_what_the_decoder_keeps_is_what_it_really_keeps(tiny_model, family, mode
             use_cache=False,
         )
     assert skeleton._decoder_bytes(SHAPE) == pytest.approx(sum(saved.values()), rel=0.01)
+
+
+@pytest.mark.parametrize("family", sorted(models.FAMILIES))
+def test_every_family_is_predicted_without_its_weights(tiny_model, family):
+    path = tiny_model(family)
+    shape = BatchShape(rows=2, columns=60, response_tokens=40, media_tokens=16)
+    full, adapters = (
+        Skeleton(recipe(path, model), str(path)).footprint(shape, needs_reference=True)
+        for model in ({}, {"lora": {"rank": 2}})
+    )
+    assert adapters.total < full.total
 
 
 def test_checkpointing_keeps_less_and_a_longer_batch_more(tiny_model):
