@@ -116,7 +116,7 @@ def quickstart(
 ) -> None:
     """Watch a tiny vision-language model stop hallucinating: minutes on two CPU cores, nothing downloaded."""
     # Threads that wait by spinning made a step sixteen times slower beside other programs (2.3 s, not 0.14 s), and
-    # passive ones cost a third on an idle machine. Read once, when torch is imported.
+    # passive ones take up to 45% longer on an idle machine. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from mmalign.recipes.quickstart import run
 
