@@ -84,10 +84,11 @@ def response_logps(
     operand_dtype = hidden.dtype
     if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
         operand_dtype = torch.get_autocast_dtype(hidden.device.type)
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    # Whether a gradient is wanted must not choose the way: policy and reference would differ in the last digits, and
+    # a run would not start at a margin of exactly zero.
     fits = hidden.shape[0] * weight.shape[0] * 4 <= KEPT_LOGITS_BYTES
     as_it_is = hidden.is_cuda or weight.dtype == operand_dtype in (torch.float32, torch.float64)
-    way = _FewTokens if needs_grad and fits and as_it_is and softcap is None else _ManyTokens
+    way = _FewTokens if fits and as_it_is and softcap is None else _ManyTokens
     return way.apply(hidden, weight, bias, targets, softcap, operand_dtype)
 
 

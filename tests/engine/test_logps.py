@@ -145,3 +145,11 @@ def test_group_sums_skip_masked_tokens_and_apply_weights():
 def test_an_absent_response_has_mean_zero():
     group = GroupLogps(torch.full((1, 2, 1), -1.0), torch.tensor([[[True], [False]]]))
     assert group.means().tolist() == [[-1.0, 0.0]]
+
+
+def test_a_reference_without_gradient_gets_the_very_numbers_of_the_policy():
+    hidden, weight, targets = torch.randn(7, 5), torch.randn(11, 5), torch.arange(7)
+    with_gradient = response_logps(hidden.requires_grad_(), weight, None, targets)
+    with torch.no_grad():
+        without = response_logps(hidden, weight, None, targets)
+    assert torch.equal(with_gradient.detach(), without)
