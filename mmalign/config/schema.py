@@ -80,6 +80,29 @@ class VisionConfig(Section):
     """Size limit of the cache in 10^9 bytes; the features not used for longest go first. Default: 20 when cached."""
 
 
+class VideoConfig(Section):
+    """Which frames of a video a model sees, and how large: the same in training, scoring and evaluation."""
+
+    sampling: Literal["fps", "uniform", "sharpness", "keyframes"] = "fps"
+    """How frames are chosen; a row that lists its frame indices keeps them (`mmalign/modalities/sampling.py`)."""
+    fps: Positive = 2.0
+    """Frames per second that sampling `fps` takes."""
+    frames: Count = 32
+    """Number of frames; for sampling `fps` the most that are taken, spread evenly when there are more."""
+    min_pixels: Count | None = None
+    """Fewest pixels a frame may have after resizing. Default: the processor's own."""
+    max_pixels: Count | None = None
+    """Most pixels a frame may have. Default: the processor's own."""
+    max_total_pixels: Count | None = None
+    """Most pixels of all frames of one video together. Default: no limit but the two above."""
+    decode_timeout_s: Positive = 60.0
+    """A video that takes longer to decode is refused."""
+    cache_dir: str | None = None
+    """Directory that keeps decoded frames between epochs and runs. Default: no cache."""
+    cache_max_gb: Positive | None = None
+    """Size limit of that cache in 10^9 bytes; the clips not used for longest go first. Default: 20 when cached."""
+
+
 class DataConfig(Section):
     """Where rows come from and which of them are refused."""
 
@@ -95,6 +118,8 @@ class DataConfig(Section):
     """Fewest pixels an image may have after resizing. Default: the processor's own."""
     max_pixels: Count | None = None
     """Most pixels an image may have; larger ones are shrunk, keeping their shape. Default: the processor's own."""
+    video: VideoConfig = VideoConfig()
+    """Which frames of videos are taken, and their bounds."""
     max_length: Count | None = None
     """Most tokens of prompt plus longest response, media tokens included. Default: no limit."""
     max_refused_share: Share = 0.05

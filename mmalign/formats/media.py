@@ -17,12 +17,13 @@ MediaKind = Literal["image", "video"]
 class MediaRef:
     """Where one medium is and which part of it is meant.
 
-    Exactly one of `uri` and `content` is given.
+    Exactly one of `uri`, `content` and `frames` is given.
 
     Args:
         kind: "image" or "video".
-        uri: a path below the data root, an http(s) address, or a `data:` URI.
+        uri: a path below the data root, an http(s) address, or a `data:` URI; for a video also a folder of frames.
         content: the encoded file itself (JPEG, PNG, MP4 bytes), as Parquet rows carry it. Not decoded pixels.
+        frames: the pictures of a video in order, each a path below the data root.
         sha256: hex digest of the encoded file, when known.
         span_s: start and end of a clip in seconds.
         frame_indices: frames to take, counted from 0.
@@ -31,6 +32,7 @@ class MediaRef:
     kind: MediaKind
     uri: str | None = None
     content: bytes | None = field(default=None, repr=False)
+    frames: tuple[str, ...] | None = None
     sha256: str | None = None
     span_s: tuple[float, float] | None = None
     frame_indices: tuple[int, ...] | None = None
@@ -38,8 +40,10 @@ class MediaRef:
     def __post_init__(self) -> None:
         if self.kind not in ("image", "video"):
             raise RowError("media kind is unknown", field="kind", value=self.kind, hint="use 'image' or 'video'")
-        if (self.uri is None) == (self.content is None):
-            raise RowError("media needs either a uri or its bytes", field="media", value=self.uri)
+        if sum(given is not None for given in (self.uri, self.content, self.frames)) != 1:
+            raise RowError("media needs exactly one of a uri, its bytes and its frames", field="media", value=self.uri)
+        if self.frames is not None:
+            self._require_frames(self.kind, self.frames)
         for name in ("uri", "sha256"):
             if getattr(self, name) is not None:
                 require_text(getattr(self, name), name)
@@ -47,6 +51,15 @@ class MediaRef:
             require_position(index, "frame_indices")
         if self.span_s is not None:
             self._require_bounds(self.span_s)
+
+    @staticmethod
+    def _require_frames(kind: str, frames: tuple[str, ...]) -> None:
+        if kind != "video":
+            raise RowError(f"{kind} cannot be a list of frames", field="frames", value=frames)
+        if not frames:
+            raise RowError("list of frames is empty", field="frames")
+        for frame in frames:
+            require_text(frame, "frames")
 
     @staticmethod
     def _require_bounds(span_s: tuple[float, ...]) -> None:
@@ -57,7 +70,7 @@ class MediaRef:
 
     @classmethod
     def parse(cls, kind: MediaKind, raw: Any, *, field: str = "media") -> MediaRef:
-        """Read what published rows put in a media column: a path, bytes, or {"bytes", "path", "url"}.
+        """Read what published rows put in a media column: a path, bytes, {"bytes", "path", "url"}, or a list of frames.
 
         A base64 `data:` URI is read as the bytes that it carries.
 
@@ -68,6 +81,8 @@ class MediaRef:
             keys = ("bytes", "path", "url", "uri", "image", "video")
             named = next((raw[key] for key in keys if isinstance(raw.get(key), str | bytes) and raw[key]), None)
             raw = raw if named is None else named
+        if kind == "video" and isinstance(raw, list) and raw and all(isinstance(frame, str) for frame in raw):
+            return cls(kind=kind, frames=tuple(raw))
         if isinstance(raw, bytes) and raw:
             return cls(kind=kind, content=raw)
         if isinstance(raw, str) and raw.startswith("data:") and ";base64," in raw[:100]:
@@ -90,6 +105,8 @@ class MediaRef:
         """Return a stable key of what is referred to, without opening any file."""
         if self.content is not None:
             name = hashlib.sha256(self.content).hexdigest()
+        elif self.frames is not None:
+            name = f"frames:{self.frames}"
         else:
             name = self.sha256 or f"uri:{self.uri}"
         return f"{self.kind}|{name}|{self.span_s}|{self.frame_indices}"
