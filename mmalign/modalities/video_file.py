@@ -45,12 +45,13 @@ class VideoFile:
     Args:
         source: a path, or the bytes of the file.
         want: what is too large.
+        uses_decord: False leaves all decoding to PyAV.
 
     Raises:
         Refused: it is no video, has no pictures, is damaged, or too large.
     """
 
-    def __init__(self, source: str | bytes, want: Want) -> None:
+    def __init__(self, source: str | bytes, want: Want, *, uses_decord: bool = True) -> None:
         self._source, self._want = source, want
         container = _open(source)
         try:
@@ -65,13 +66,17 @@ class VideoFile:
         self._turns = round(first.rotation / 90) % 4  # against the clock, until the picture is upright
         sideways = self._turns % 2 == 1
         self.width, self.height = (first.height, first.width) if sideways else (first.width, first.height)
+        self._uses_decord = uses_decord and self._is_for_decord()
+
+    def _is_for_decord(self) -> bool:
+        """True for files in which decord finds the right frames, upright, in bounded memory."""
+        size_bytes = 3 * self.width * self.height * len(self.timeline)
+        # decord turns pictures itself, but those on their side come out in a wrong shape.
+        return self._container_name in _DECORDS_OWN and self._turns == 0 and size_bytes <= _DECORDS_MOST_BYTES
 
     def read(self, indices: Sequence[int]) -> Iterator[Image.Image]:
         """Yield the frames with these numbers, ascending, upright and as RGB."""
-        # decord turns pictures itself, but those on their side come out in a wrong shape.
-        size_bytes = 3 * self.width * self.height * len(self.timeline)
-        trusted = self._container_name in _DECORDS_OWN and self._turns == 0 and size_bytes <= _DECORDS_MOST_BYTES
-        fast = _decord(self._source, self.timeline) if trusted else None
+        fast = _decord(self._source, self.timeline) if self._uses_decord else None
         for index in indices:
             pixels = None
             if fast is not None:
@@ -79,7 +84,7 @@ class VideoFile:
                     pixels = fast[index].asnumpy()
                 except Exception:  # decord raises DECORDError, or its limit of repaired frames: PyAV has the last word
                     fast = None
-            if pixels is None or not pixels.any():
+            if pixels is None or pixels.shape != (self.height, self.width, 3) or not pixels.any():
                 frame = self._decoder.at(index)
                 require_size(frame.width, frame.height, self._want)
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), self._turns)
