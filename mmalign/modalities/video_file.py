@@ -114,20 +114,24 @@ def _index(container: Any, stream: Any) -> tuple[np.ndarray | None, Timeline]:
     """
     promised, length_bytes = stream.frames, _length_bytes(stream.codec_context)
     ticks, lengths, alone = array("q"), array("q"), []
+    count = 0
     try:
         for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:
+            if packet.size == 0:
                 continue
             if length_bytes and not _adds_up(packet, length_bytes):
-                raise Refused("is truncated or broken", f"packet {len(ticks)} is damaged")
+                raise Refused("is truncated or broken", f"packet {count} is damaged")
+            count += 1
+            if packet.is_discard:  # before the beginning of a clip that was cut without encoding it anew
+                continue
             tick = packet.pts if packet.pts is not None else packet.dts
             ticks.append(_NO_TIME if tick is None else tick)
             lengths.append(packet.duration or 0)
             alone.append(packet.is_keyframe)
     except av.error.FFmpegError as error:
         raise Refused("is truncated or broken", str(error)) from error
-    if not ticks or len(ticks) < _SMALLEST_SHARE * promised:
-        raise Refused("is truncated or broken", f"{len(ticks)} of {promised} frames are there")
+    if not ticks or count < _SMALLEST_SHARE * promised:
+        raise Refused("is truncated or broken", f"{count} of {promised} frames are there")
     rate = float(stream.average_rate or stream.guessed_rate or _RATE_WITHOUT_TIMES)
     if len(np.unique(ticks)) <= len(ticks) // 2:
         return None, Timeline(times_s=np.arange(len(ticks)) / rate, end_s=len(ticks) / rate, keyframes=_places(alone))
