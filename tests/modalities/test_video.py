@@ -14,7 +14,7 @@ from videos import number_of, numbered, write, write_sound
 
 from mmalign.errors import ConfigError, RowError
 from mmalign.formats.media import MediaRef
-from mmalign.modalities import clips, video, video_file
+from mmalign.modalities import clips, video, video_file, video_source
 from mmalign.modalities.sampling import Sampling
 from mmalign.modalities.video import VideoLimits
 
@@ -84,7 +84,7 @@ def test_frames_far_apart_are_the_same_frames(folder, name):
 
 
 def want(**values) -> clips.Want:
-    return dataclasses.replace(video._want(ref("x"), VideoLimits(sampling=ALL), None), **values)
+    return dataclasses.replace(video_source.want_of(ref("x"), VideoLimits(sampling=ALL)), **values)
 
 
 def both_readers(path, indices, monkeypatch):
@@ -287,7 +287,7 @@ def test_real_videos_are_read(shared_data):
     for name, (frames, fps, duration_s) in facts.items():
         clip = loaded(ref(name), limits)
         assert (clip.source_frames, len(clip.indices)) == (frames, 6)
-        assert (clip.source_fps, clip.duration_s) == (pytest.approx(fps, rel=1e-4), pytest.approx(duration_s, abs=2e-3))
+        assert (clip.source_fps, clip.duration_s) == (pytest.approx(fps, rel=1e-4), pytest.approx(duration_s, abs=1e-5))
         assert clip.frames.std() > 20
 
 
@@ -297,6 +297,16 @@ def test_a_clip_of_one_frame_is_a_clip(folder):
         clip = loaded(ref(name), limits_in(folder, sampling=Sampling(policy="sharpness", frames=2)))
         assert (clip.indices, clip.timestamps_s, clip.source_frames) == ((0,), (0.0,), 1)
         assert clip.duration_s == pytest.approx(0.1)
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_refused(folder, monkeypatch):
+    def gone(path):
+        raise FileNotFoundError(2, "No such file", path)
+
+    write(folder / "a.mp4", numbered(2))
+    monkeypatch.setattr(video_source, "_hash_of", gone)
+    with pytest.raises(RowError, match="videos.2.: video cannot be read .*No such file"):
+        video.load(ref("a.mp4"), limits_in(folder), field="videos[2]")
 
 
 def test_black_frames_stay_black(folder):
