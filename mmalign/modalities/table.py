@@ -18,6 +18,7 @@ class Modality(NamedTuple):
         messages: reference -> content part of a chat template.
         render: reference -> something a person can look at, as a `data:` URI.
         perturb: decoded medium -> the same with some of its content hidden, seeded.
+        playable: reference -> moving pictures as a `data:` URI; None where nothing moves.
     """
 
     check: Callable[..., tuple[int, ...]]
@@ -25,6 +26,7 @@ class Modality(NamedTuple):
     messages: Callable[..., dict[str, Any]]
     render: Callable[..., str]
     perturb: Callable[..., Any]
+    playable: Callable[..., str] | None = None
 
 
 MODALITIES: dict[MediaKind, Modality] = {
