@@ -95,8 +95,8 @@ def view(
     more_rows = _collect(page, rows, from_row, limit, console or Console(stderr=True))
     if not len(page):
         raise DataError(f"{path} has no row {from_row} to begin with; leave out --from-row")
-    again = shlex.join(["mmalign", "data", "view", str(path), "-o", str(output), "--max-media-mb", f"{2 * max_media_mb:g}"])
-    html = page.html(title=Path(path).name or str(path), path=str(path), more_rows=more_rows, again=again)
+    command = ["mmalign", "data", "view", str(path), "-o", str(output), "--max-media-mb", f"{2 * max_media_mb:g}"]
+    html = page.html(title=Path(path).name or str(path), path=str(path), more_rows=more_rows, again=shlex.join(command))
     try:
         written = write(Path(output), html)
     except OSError as error:

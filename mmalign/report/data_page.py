@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from statistics import median
 from typing import Any
@@ -119,14 +120,18 @@ class DataPage:
         def place(ref: MediaRef, field: str) -> int:
             number, trouble = self._shelf.place(ref, field)
             if trouble is not None:
-                refusals.append(Refusal.of(file, row, trouble))
+                # The medium may have been refused in another row, under another field.
+                refusals.append(replace(Refusal.of(file, row, trouble), field=field))
             return number
 
         self._enter(record(place), refusals)
 
     def _enter(self, record: dict[str, Any], refusals: list[Refusal]) -> None:
         """Add a row to the page and to its index; reasons that stand twice count once."""
-        refusals = list({refusal.reason: refusal for refusal in reversed(refusals)}.values())[::-1]
+        by_reason: dict[str, Refusal] = {}
+        for refusal in refusals:
+            by_reason.setdefault(refusal.reason, refusal)
+        refusals = list(by_reason.values())
         if refusals:
             record["refused"] = [row_record.refused_for(refusal) for refusal in refusals]
         self._refusals += refusals

@@ -71,8 +71,11 @@ class MediaShelf:
             self.left_out += 1
         return None
 
-    def _keep(self, uri: str, entry: dict[str, Any], name: str) -> None:
-        """Put a picture on the shelf unless it is there, and its number into `entry`."""
+    def _keep(self, uri: str | None, entry: dict[str, Any], name: str) -> None:
+        """Put a picture on the shelf unless it is there, and its number into `entry`; None is a clip too long to play."""
+        if uri is None:
+            entry["too_long"] = True
+            return
         digest = hashlib.sha256(uri.encode()).digest()
         if digest not in self._pictures:
             if self.used_bytes + len(uri) > self.budget_bytes:
@@ -85,15 +88,27 @@ class MediaShelf:
 
 
 def described(shape: Any) -> str:
-    """Return what a modality's `check` found, for people: "640 x 480", or the figures of a record by their names."""
-    if dataclasses.is_dataclass(shape):
-        facts = dataclasses.asdict(shape).items()
-        return ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in facts)
-    return " x ".join(map(str, shape))
+    """Return what a modality's `check` found, for people.
+
+    >>> described((640, 480))
+    '640 x 480'
+
+    A record is told by the names of its fields, width and height together, a name that ends with a unit with it:
+    "frames 8, 448 x 252, duration 2.5 s".
+    """
+    if not dataclasses.is_dataclass(shape):
+        return " x ".join(map(str, shape))
+    facts = dataclasses.asdict(shape)
+    if "width" in facts and "height" in facts:
+        facts["width"] = f"{facts['width']} x {facts.pop('height')}"
+    return ", ".join(_said(name, value) for name, value in facts.items())
 
 
-def _figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _said(name: str, value: Any) -> str:
+    figure = f"{value:.4g}" if isinstance(value, float) else str(value)
+    if name == "width":
+        return figure
+    return f"{name.removesuffix('_s').replace('_', ' ')} {figure}{' s' if name.endswith('_s') else ''}"
 
 
 def _named(ref: MediaRef) -> str:

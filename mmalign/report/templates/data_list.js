@@ -82,6 +82,7 @@ class RowList {
     if (row.thumb >= 0) item.append(thumbnail(row.thumb));
     item.id = `item-${place}`;
     item.dataset.place = String(place);
+    item.dataset.id = row.id;
     item.style.top = `${place * ITEM_PX}px`;
     item.setAttribute('role', 'option');
     item.setAttribute('aria-posinset', String(place + 1));
@@ -98,6 +99,12 @@ function thumbnail(number) {
   const image = made('img', 'thumb');
   image.alt = '';
   image.decoding = 'async';
+  image.addEventListener('load', () => image.classList.toggle('strip', isLong(image)));
   image.src = uri;
   return image;
+}
+
+/** Tell whether a picture is a strip of frames rather than one view. */
+function isLong(image) {
+  return image.naturalWidth > 3 * image.naturalHeight;
 }

@@ -6,6 +6,8 @@ let comparedWith = 0;
 /** Answers with more spans show their weights by shade and line, and as figures under the mouse only. */
 const MOST_FIGURES = 12;
 
+const MOST_ENLARGED_PX = 160;
+
 function medium(number) {
   const entry = media[number];
   const box = element('medium-shape').content.firstElementChild.cloneNode(true);
@@ -18,11 +20,20 @@ function medium(number) {
     const image = made('img');
     image.alt = `${what}: ${entry.name}`;
     image.decoding = 'async';
-    image.addEventListener('load', () => image.classList.toggle('tiny', Math.max(image.naturalWidth, image.naturalHeight) <= 160));
+    const reel = made('div', 'reel', null, image);
+    image.addEventListener('load', () => {
+      image.classList.toggle('tiny', Math.max(image.naturalWidth, image.naturalHeight) <= MOST_ENLARGED_PX);
+      const isStrip = isLong(image);
+      reel.classList.toggle('strip', isStrip);
+      // What scrolls must be reached by the keyboard too.
+      if (isStrip) reel.tabIndex = 0;
+      else reel.removeAttribute('tabindex');
+    });
     image.src = uri;
-    box.replaceChildren(image);
+    box.replaceChildren(reel);
     if (entry.playable !== undefined) caption.prepend(playButton(image, entry, uri));
     if (entry.left_out) caption.append(made('span', '', 'The moving pictures were left out: the budget of the page is spent.'));
+    if (entry.too_long) caption.append(made('span', '', 'Too long to be played here.'));
   }
   box.append(caption);
   return box;
