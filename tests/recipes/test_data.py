@@ -1,5 +1,6 @@
 """`mmalign data show` and `mmalign data convert`, as a person at a terminal uses them."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -13,7 +14,7 @@ from mmalign import cli
 from mmalign.errors import DataError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Response, Span
-from mmalign.formats.store import read_jsonl, write_jsonl, write_parquet
+from mmalign.formats.store import read_jsonl, read_parquet, write_jsonl, write_parquet
 from mmalign.recipes.data_convert import convert, report
 from mmalign.recipes.data_show import show
 from mmalign.sources.detect import SOURCES
@@ -200,10 +201,13 @@ def test_convert_never_writes_over_a_file_unasked(folder):
     assert convert(rows, folder / "out.jsonl", overwrite=True).rows == 2
 
 
-def test_convert_of_a_video_row_is_a_polite_no(tmp_path):
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_convert_of_a_row_with_everything_keeps_everything(tmp_path, ending):
     write_jsonl(tmp_path / "in.jsonl", [EVERYTHING])
-    with pytest.raises(DataError, match="no row is left: 1 of 1 rows .* column videos is not supported: 1"):
-        convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    done = convert(tmp_path / "in.jsonl", tmp_path / f"out{ending}")
+    assert (done.rows, done.lost, done.refused) == (1, {}, {})
+    (back,) = (read_jsonl if ending == ".jsonl" else read_parquet)(tmp_path / f"out{ending}")
+    assert dataclasses.replace(back, provenance={}) == dataclasses.replace(EVERYTHING, provenance={})
 
 
 def test_bytes_in_parquet_become_files_for_llama_factory(tmp_path):
