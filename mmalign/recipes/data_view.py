@@ -15,8 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from mmalign.errors import DataError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference
-from mmalign.modalities.image import ImageLimits
-from mmalign.modalities.video import VideoLimits
+from mmalign.modalities.table import limits_below
 from mmalign.recipes.terminal import safe
 from mmalign.report.data_page import DataPage
 from mmalign.report.media_shelf import MediaShelf
@@ -87,9 +86,7 @@ def view(
     if quarantine is not None and not Path(quarantine).is_file():
         raise DataError(f"there is no quarantine file {str(quarantine)!r}; a run writes quarantine.jsonl")
     place = rows_or_media(path, root)
-    shelf = MediaShelf(
-        {"image": ImageLimits(root=place.root), "video": VideoLimits(root=place.root)}, int(max_media_mb * 1e6)
-    )
+    shelf = MediaShelf(limits_below(place.root), int(max_media_mb * 1e6))
     page = DataPage(shelf, recorded(quarantine) if quarantine is not None else ())
     rows = iter(place.media) if place.media else _rows(path, format, allow_network)
     more_rows = _collect(page, rows, from_row, limit, console or Console(stderr=True))

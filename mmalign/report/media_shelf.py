@@ -72,7 +72,7 @@ class MediaShelf:
         return None
 
     def _keep(self, uri: str | None, entry: dict[str, Any], name: str) -> None:
-        """Put a picture on the shelf unless it is there, and its number into `entry`; None is a clip too long to play."""
+        """Put a picture on the shelf unless it is there, and its number into `entry`; None is a clip that is too long."""
         if uri is None:
             entry["too_long"] = True
             return

@@ -9,8 +9,7 @@ from pathlib import Path
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
-from mmalign.modalities.image import ImageLimits
-from mmalign.modalities.video import VideoLimits
+from mmalign.modalities.table import limits_below
 from mmalign.report.data_page import DataPage
 from mmalign.report.media_shelf import MediaShelf
 from mmalign.report.page import write
@@ -47,7 +46,7 @@ def image(name: str) -> MediaRef:
 
 def shelf(root: Path, budget_bytes: int = 10**8) -> MediaShelf:
     """An empty shelf."""
-    return MediaShelf({"image": ImageLimits(root=root), "video": VideoLimits(root=root)}, budget_bytes)
+    return MediaShelf(limits_below(root), budget_bytes)
 
 
 def page_of(

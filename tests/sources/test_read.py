@@ -173,7 +173,11 @@ def test_what_the_hub_says_no_to_is_a_message(monkeypatch):
         ("rows.jsonl.gz", b"not packed", "rows.jsonl.gz is damaged"),
         ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 50)[:-20], "rows.jsonl.gz is damaged"),
         ("rows.parquet", b"PAR1PAR1PAR1", "cannot be read as Parquet"),
-        ("rows.csv", b"a,b\n1,2", r"rows.csv has no known ending; known are \.jsonl"),
+        (
+            "rows.csv",
+            b"a,b\n1,2",
+            r"rows.csv has no known ending; rows are in \.jsonl.*; a table \(\.csv\) becomes rows with",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
