@@ -24,8 +24,8 @@ class Modality(NamedTuple):
         messages: reference -> content part of a chat template.
         render: reference, limits -> something a person can look at, as a `data:` URI.
         perturb: decoded medium, how, seed, strength -> the same with some of its content hidden.
-        playable: reference, limits -> moving pictures as a `data:` URI, None for a medium too long for them; no function
-            where nothing moves.
+        playable: reference, limits -> moving pictures as a `data:` URI, None for a medium too long for them; the verb
+            itself is None where nothing moves.
     """
 
     limits: type[MediaLimits]

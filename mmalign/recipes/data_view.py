@@ -105,12 +105,16 @@ def report(done: View, console: Console | None = None) -> None:
     """Print what was written, and everything that did not come along."""
     console = console or Console()
     size_mb = done.path.stat().st_size / 1e6
-    said = f"[bold green]{done.rows:,}[/] rows ({done.refused:,} refused) and {done.pictures:,} pictures"
-    console.print(f"{said} in [bold]{safe(str(done.path))}[/], {size_mb:.1f} MB", soft_wrap=True)
+    counts = [_counted(done.rows, "row"), _counted(done.refused, "refused", ""), _counted(done.pictures, "picture")]
+    console.print(f"[bold green]{safe(str(done.path))}[/]: {', '.join(counts)}, {size_mb:.1f} MB", soft_wrap=True)
     if done.more_rows:
         console.print("the file holds more rows: see --limit and --from-row", style="yellow")
     if done.left_out:
         console.print(f"{done.left_out:,} media have no picture in it: see --max-media-mb", style="yellow")
+
+
+def _counted(count: int, what: str, plural: str = "s") -> str:
+    return f"{count:,} {what}{'' if count == 1 else plural}"
 
 
 def _rows(path: str | os.PathLike[str], format: str | None, allow_network: bool) -> Iterator[Row]:

@@ -64,7 +64,7 @@ class MediaShelf:
             if not self._closed and modality.playable is not None:
                 self._keep(modality.playable(ref, limits, field=field), entry, "playable")
         except RowError as error:
-            entry["trouble"] = error.reason
+            entry["trouble"] = f"{error.reason} ({error.hint})" if error.hint else error.reason
             return error
         if self._closed:
             entry["left_out"] = True
@@ -72,7 +72,7 @@ class MediaShelf:
         return None
 
     def _keep(self, uri: str | None, entry: dict[str, Any], name: str) -> None:
-        """Put a picture on the shelf unless it is there, and its number into `entry`; None is a clip that is too long."""
+        """Put a picture on the shelf unless it is there, and its number into `entry`; None is too long a clip."""
         if uri is None:
             entry["too_long"] = True
             return

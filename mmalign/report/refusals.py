@@ -32,6 +32,7 @@ def reasons(refusals: Sequence[Refusal]) -> list[Reason]:
 
 
 def _where(refusal: Refusal) -> str:
+    row = f", row {refusal.row}" if refusal.row else ""  # media that stand alone have no row
     field = f", {refusal.field}" if refusal.field else ""
     value = f": {refusal.value}" if refusal.value else ""
-    return f"{Path(refusal.file).name}, row {refusal.row}{field}{value}"
+    return f"{Path(refusal.file).name}{row}{field}{value}"

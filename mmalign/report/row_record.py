@@ -54,12 +54,12 @@ def refused_for(refusal: Refusal) -> dict[str, str]:
 
 
 def title(record: dict[str, Any]) -> str:
-    """Return the beginning of the last words of the prompt, in one line, for a list of rows."""
+    """Return the beginning of the last words of the prompt, in one line, for a list of rows; a lone medium's name."""
     for _, parts in reversed(record.get("turns", ())):
         words = " ".join(part for part in parts if isinstance(part, str))[: 4 * _TITLE_CHARACTERS].split()
         if words:
             return " ".join(words)[:_TITLE_CHARACTERS]
-    return ""
+    return str(record["id"]) if "turns" in record else ""
 
 
 def media_numbers(record: dict[str, Any]) -> list[int]:

@@ -96,7 +96,7 @@ def test_a_row_with_a_bad_medium_is_refused_and_still_says_everything(tmp_path):
     assert broken["refused"][0]["reason"] == "image is not in a known format"
     assert len(gone["answers"]) == 2 and "refused" not in kept
     page = require_only_its_own_script(html)
-    assert "2 of 3 rows would not be trained on" in page.text
+    assert "2 of 3 rows are refused" in page.text
     assert "image is missing 1 rows.jsonl, row 1, media[0]: 'gone.jpg'" in page.text
 
 

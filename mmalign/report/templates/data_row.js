@@ -54,6 +54,7 @@ function playButton(image, entry, still) {
     const uri = plays ? still : pictureOf(entry.playable);
     if (uri === null) return;
     image.src = uri;
+    image.classList.toggle('playing', !plays);
     button.setAttribute('aria-pressed', String(!plays));
     button.textContent = plays ? '\u25b6 Play' : '\u275a\u275a Pause';
   });
