@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -92,8 +93,9 @@ def view(
     more_rows = _collect(page, rows, from_row, limit, console or Console(stderr=True))
     if not len(page):
         raise DataError(f"{path} has no row {from_row} to begin with; leave out --from-row")
-    command = ["mmalign", "data", "view", str(path), "-o", str(output), "--max-media-mb", f"{2 * max_media_mb:g}"]
-    html = page.html(title=Path(path).name or str(path), path=str(path), more_rows=more_rows, again=shlex.join(command))
+    options = {"root": root, "format": format, "quarantine": quarantine, "from-row": from_row, "limit": limit}
+    again = _command(path, output, options | {"max-media-mb": f"{2 * max_media_mb:g}"})
+    html = page.html(title=Path(path).name or str(path), path=str(path), more_rows=more_rows, again=again)
     try:
         written = write(Path(output), html)
     except OSError as error:
@@ -111,6 +113,13 @@ def report(done: View, console: Console | None = None) -> None:
         console.print("the file holds more rows: see --limit and --from-row", style="yellow")
     if done.left_out:
         console.print(f"{done.left_out:,} media have no picture in it: see --max-media-mb", style="yellow")
+
+
+def _command(path: str | os.PathLike[str], output: str | os.PathLike[str], options: Mapping[str, Any]) -> str:
+    """Return the command that writes a page, without the options that are not given or say what is so anyway."""
+    usual = {"from-row": 1, "limit": MOST_ROWS}
+    said = [(f"--{name}", str(value)) for name, value in options.items() if value not in (None, usual.get(name))]
+    return shlex.join(["mmalign", "data", "view", str(path), "-o", str(output), *itertools.chain(*said)])
 
 
 def _counted(count: int, what: str, plural: str = "s") -> str:

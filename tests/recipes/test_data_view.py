@@ -1,8 +1,10 @@
 """`mmalign data view`: what goes into the page, what is said at the end, and what is refused."""
 
+import html
 import io
 import json
 import re
+import shlex
 
 import pytest
 from formats.rows import pair, png
@@ -69,10 +71,13 @@ def test_reasons_of_a_run_are_shown_at_the_rows(folder):
 
 
 def test_without_room_for_pictures_the_page_says_how_to_get_them(folder):
-    done = view(folder / "rows.jsonl", folder / "page.html", max_media_mb=0)
+    done = view(folder / "rows.jsonl", folder / "my page.html", root=folder, limit=4, max_media_mb=1e-3)
     assert (done.pictures, done.left_out) == (0, 2)
-    text = done.path.read_text(encoding="utf-8")
-    assert "2 media have no picture here" in text and "<code>--max-media-mb</code>" in text
+    text = html.unescape(done.path.read_text(encoding="utf-8"))
+    assert "2 media have no picture here" in text
+    again = re.search(r"<code>(mmalign data view .*?)</code>", text)[1]
+    said = ["--root", str(folder), "--limit", "4", "--max-media-mb", "0.002"]
+    assert shlex.split(again)[3:] == [str(folder / "rows.jsonl"), "-o", str(folder / "my page.html"), *said]
 
 
 def test_a_folder_of_media_and_one_picture_are_rows_too(folder):
