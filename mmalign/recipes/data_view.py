@@ -28,6 +28,8 @@ from mmalign.sources.quarantine import Refusal, recorded
 MOST_ROWS = 10_000
 MAX_MEDIA_MB = 64.0
 
+_PAGE_ENDINGS = (".html", ".htm")
+
 Row = Preference | MediaRef | Refusal
 
 
@@ -86,6 +88,9 @@ def view(
         named(format)
     if quarantine is not None and not Path(quarantine).is_file():
         raise DataError(f"there is no quarantine file {str(quarantine)!r}; a run writes quarantine.jsonl")
+    if Path(output).suffix.lower() not in _PAGE_ENDINGS:
+        rule = f"a page ends with {' or '.join(_PAGE_ENDINGS)}, so that no data file is written over by mistake"
+        raise DataError(f"output {str(output)!r} is not the name of a page; {rule}")
     place = rows_or_media(path, root)
     shelf = MediaShelf(limits_below(place.root), int(max_media_mb * 1e6))
     page = DataPage(shelf, recorded(quarantine) if quarantine is not None else ())

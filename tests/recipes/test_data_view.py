@@ -111,6 +111,13 @@ def test_what_cannot_be_shown_is_said(folder, choices, message):
     assert not (folder / "page.html").exists()
 
 
+def test_rows_are_not_written_over(folder):
+    before = (folder / "rows.jsonl").read_bytes()
+    with pytest.raises(DataError, match=r"output '.*rows.jsonl' is not the name of a page; a page ends with .html or"):
+        view(folder / "rows.jsonl", folder / "rows.jsonl")
+    assert (folder / "rows.jsonl").read_bytes() == before
+
+
 def test_a_place_that_cannot_be_written_is_named(folder):
     with pytest.raises(DataError, match=r"cannot write .*a.png/page.html: Not a directory|File exists"):
         view(folder / "rows.jsonl", folder / "a.png" / "page.html")
