@@ -148,7 +148,7 @@ def test_show_takes_real_files(shared_data, tmp_path, tiny_model):
     rows = shared_data / "preferences" / "llamafactory_mllm_demo.json"
     text = shown(rows, row=4, root=tmp_path, model=tiny_model("qwen2_5_vl"), max_pixels=10_000)
     assert "\u4ed6\u4eec\u5728\u505a\u4ec0\u4e48" in text and "image 2" in text and "image_grid_thw" in text
-    assert "column video is not supported" in shown(shared_data / "preferences" / "vistadpo_object_60.jsonl")
+    assert "video is missing" in shown(shared_data / "preferences" / "vistadpo_object_60.jsonl")
 
 
 # ---- show, videos and media that stand alone -------------------------------------------------------
@@ -179,7 +179,7 @@ def test_show_names_the_media_that_the_rejected_side_saw(tmp_path):
     assert show(tmp_path / "rows.jsonl", console=console) is False
     text = console.file.getvalue()
     assert "video 1 of answer 2" in text and "<2 frames, the first clip/0001.png>" in text
-    assert "is missing" in text and "1 cannot be read: a row with such a medium goes to quarantine for" in text
+    assert "is missing" in text and "1 cannot be read: a row with such a medium goes to quarantine for it" in text
 
 
 def test_show_explains_a_lone_picture_and_a_folder_of_media(folder):
