@@ -19,8 +19,9 @@ from mmalign.modalities.sampling import Sampling
 from mmalign.recipes.data_convert import convert, report
 from mmalign.recipes.data_show import show
 from mmalign.recipes.media_panels import MOST_MEDIA
-from mmalign.sources.detect import SOURCES
+from mmalign.sources.detect import SOURCES, read
 from mmalign.sources.quarantine import recorded
+from mmalign.sources.write import TARGETS
 
 SHAREGPT = next(source for source in SOURCES if source.name == "sharegpt").examples["preference"]
 
@@ -306,6 +307,36 @@ def test_convert_of_a_row_with_everything_keeps_everything(tmp_path, ending):
     assert (done.rows, done.lost, done.refused) == (1, {}, {})
     (back,) = (read_jsonl if ending == ".jsonl" else read_parquet)(tmp_path / f"out{ending}")
     assert dataclasses.replace(back, provenance={}) == dataclasses.replace(EVERYTHING, provenance={})
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_convert_of_every_published_row_writes_it_or_says_why_not(tmp_path, to):
+    examples = [row for source in SOURCES for row in source.examples.values()]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, examples)))
+    done = convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", to=to, max_refused_share=1.0)
+    assert done.rows + sum(done.refused.values()) == len(examples)
+    assert set(done.formats) == {source.name for source in SOURCES}
+    refused = {
+        "mmalign": {},
+        "trl": {
+            "trl cannot say that answers are equally good": 1,  # MM-RLHF's tie
+            "trl cannot say that this answer saw other media": 3,  # ours, and two of ms-swift
+            "trl cannot say that a video is a list of frames": 1,
+        },
+        "sharegpt": {
+            "sharegpt cannot say that answers are equally good": 1,
+            "sharegpt cannot say that this answer saw other media": 3,
+        },
+        "swift": {
+            "swift cannot say that answers are equally good": 1,
+            "swift cannot say that a part of the video is meant": 1,
+            "swift cannot say that a video is a list of frames": 1,
+        },
+    }
+    assert done.refused == refused[to]
+    refused_again = []
+    back = list(read(tmp_path / "out.jsonl", on_refused=refused_again.append))
+    assert (len(back), refused_again) == (done.rows, [])
 
 
 def test_bytes_in_parquet_become_files_for_llama_factory(tmp_path):
