@@ -71,8 +71,8 @@ rows = load_dataset("parquet", data_files="rows.parquet", split="train")
 rows = load_dataset("json", data_files="rows.jsonl", split="train").cast_column("images", List(Image()))
 ```
 
-`datasets` knows `videos` of a Parquet file too, and leaves them encoded (`Video(decode=False)`); TRL 1.16 has no use for
-them.
+`datasets` knows `videos` of a Parquet file too, and leaves them encoded (`Video(decode=False)`); TRL 1.16 does not
+read them.
 
 """
 

@@ -81,7 +81,7 @@ class ParquetRows:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
+        if error is None and (self._waiting or self._writer is None):
             self._flush()
         if self._writer is not None:
             self._writer.close()

@@ -105,9 +105,7 @@ def _show_media(
     if len(first) > MOST_MEDIA:
         console.print(f"[dim]these are the first {MOST_MEDIA}[/]")
     if refused:
-        console.print(
-            f"[red]{refused:,} cannot be read: a row with such a medium goes to quarantine with this reason[/]"
-        )
+        console.print(f"[red]{refused:,} cannot be read: a row with such a medium goes to quarantine for it[/]")
     return not refused
 
 

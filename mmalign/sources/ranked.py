@@ -89,9 +89,7 @@ def matches(values: Mapping[str, Any]) -> bool:
         return False
     if any(name in values for name in (*_SCORES, *_RANKS, "order")):
         return True
-    objects = _objects(values, column)
-    own = (*_OWN_SCORES, "rank", "annotations")
-    return bool(objects) and all(any(name in entry for name in own) for entry in objects)
+    return _orders_itself(values[column])
 
 
 def parse(values: Mapping[str, Any]) -> Preference:
@@ -134,6 +132,14 @@ def _objects(values: Mapping[str, Any], column: str) -> list[Mapping[str, Any]]:
             raise RowError("lists must be equally long", field=column, value=sorted(lengths))
         return [dict(zip(raw, parts, strict=True)) for parts in zip(*raw.values(), strict=True)]
     return raw if all(isinstance(entry, Mapping) for entry in raw) else []
+
+
+def _orders_itself(raw: list[Any] | Mapping[str, Any]) -> bool:
+    """Tell whether every answer is an object with something that orders it."""
+    own = {*_OWN_SCORES, "rank", "annotations"}
+    if isinstance(raw, Mapping):
+        return not own.isdisjoint(raw)
+    return all(isinstance(entry, Mapping) and not own.isdisjoint(entry) for entry in raw)
 
 
 def _prompt(values: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[MediaRef, ...]]:

@@ -80,7 +80,8 @@ class TurnReader:
         """
         if self._missing and self._waiting:
             reason = "placeholders and media do not match: they are of different kinds"
-            raise RowError(reason, field=f"{self._waiting[0].kind}s", value=TAG_OF[self._missing[0]])
+            hint = f"its place is {TAG_OF[self._waiting[0].kind]}"
+            raise RowError(reason, field=f"{self._waiting[0].kind}s", value=TAG_OF[self._missing[0]], hint=hint)
         return (*self._media, *self._waiting)
 
     def messages(self, raw: Any, field: str) -> tuple[Message, ...]:

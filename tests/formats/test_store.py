@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmalign.errors import DataError, RowError
-from mmalign.formats import store
+from mmalign.formats import parquet, store
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
@@ -168,6 +168,19 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, ending):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8_000_000
+
+
+@pytest.mark.parametrize("where", ["image", "video", "video of an answer"])
+def test_a_row_group_ends_when_its_media_are_large(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(parquet, "_LARGEST_GROUP_BYTES", 1000)
+    media = [MediaRef(kind=where.split()[0], content=bytes([k + 1]) * 600) for k in range(6)]
+    rows = [pair(k, ref) for k, ref in enumerate(media)]
+    if where == "video of an answer":
+        clip = MediaRef(kind="video", uri="a.mp4")
+        answers = [(Response.of("a"), Response.of("b", media=(ref,))) for ref in media]
+        rows = [pair(k, clip, responses=both) for k, both in enumerate(answers)]
+    assert round_trip(tmp_path, ".parquet", rows) == rows
+    assert pq.ParquetFile(tmp_path / "rows.parquet").num_row_groups == 3
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])

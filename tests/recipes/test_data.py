@@ -19,8 +19,9 @@ from mmalign.modalities.sampling import Sampling
 from mmalign.recipes.data_convert import convert, report
 from mmalign.recipes.data_show import show
 from mmalign.recipes.media_panels import MOST_MEDIA
-from mmalign.sources.detect import SOURCES
+from mmalign.sources.detect import SOURCES, read
 from mmalign.sources.quarantine import recorded
+from mmalign.sources.write import TARGETS
 
 SHAREGPT = next(source for source in SOURCES if source.name == "sharegpt").examples["preference"]
 
@@ -148,7 +149,7 @@ def test_show_takes_real_files(shared_data, tmp_path, tiny_model):
     rows = shared_data / "preferences" / "llamafactory_mllm_demo.json"
     text = shown(rows, row=4, root=tmp_path, model=tiny_model("qwen2_5_vl"), max_pixels=10_000)
     assert "\u4ed6\u4eec\u5728\u505a\u4ec0\u4e48" in text and "image 2" in text and "image_grid_thw" in text
-    assert "column video is not supported" in shown(shared_data / "preferences" / "vistadpo_object_60.jsonl")
+    assert "video is missing" in shown(shared_data / "preferences" / "vistadpo_object_60.jsonl")
 
 
 # ---- show, videos and media that stand alone -------------------------------------------------------
@@ -166,7 +167,7 @@ def test_show_says_which_frames_of_a_video_are_taken(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [pair(0, MediaRef(kind="video", uri="clip"))])
     text = shown(tmp_path / "rows.jsonl", sampling=Sampling(policy="uniform", frames=2))
     assert "[video 1: clip] What is number 0?" in text
-    assert "2 frames of 32 x 16 of 8 frames at 1 fps, 8.00 s" in text
+    assert "frames 2, 32 x 16, source fps 1, source frames 8, duration 8 s" in text
     assert "taken are 2 (2.00 s), 6 (6.00 s)" in text  # middles of two halves of 8 s
 
 
@@ -179,7 +180,7 @@ def test_show_names_the_media_that_the_rejected_side_saw(tmp_path):
     assert show(tmp_path / "rows.jsonl", console=console) is False
     text = console.file.getvalue()
     assert "video 1 of answer 2" in text and "<2 frames, the first clip/0001.png>" in text
-    assert "is missing" in text and "1 cannot be read: a row with such a medium goes to quarantine for" in text
+    assert "is missing" in text and "1 cannot be read: a row with such a medium goes to quarantine for it" in text
 
 
 def test_show_explains_a_lone_picture_and_a_folder_of_media(folder):
@@ -306,6 +307,36 @@ def test_convert_of_a_row_with_everything_keeps_everything(tmp_path, ending):
     assert (done.rows, done.lost, done.refused) == (1, {}, {})
     (back,) = (read_jsonl if ending == ".jsonl" else read_parquet)(tmp_path / f"out{ending}")
     assert dataclasses.replace(back, provenance={}) == dataclasses.replace(EVERYTHING, provenance={})
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_convert_of_every_published_row_writes_it_or_says_why_not(tmp_path, to):
+    examples = [row for source in SOURCES for row in source.examples.values()]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, examples)))
+    done = convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", to=to, max_refused_share=1.0)
+    assert done.rows + sum(done.refused.values()) == len(examples)
+    assert set(done.formats) == {source.name for source in SOURCES}
+    refused = {
+        "mmalign": {},
+        "trl": {
+            "trl cannot say that answers are equally good": 1,  # MM-RLHF's tie
+            "trl cannot say that this answer saw other media": 3,  # ours, and two of ms-swift
+            "trl cannot say that a video is a list of frames": 1,
+        },
+        "sharegpt": {
+            "sharegpt cannot say that answers are equally good": 1,
+            "sharegpt cannot say that this answer saw other media": 3,
+        },
+        "swift": {
+            "swift cannot say that answers are equally good": 1,
+            "swift cannot say that a part of the video is meant": 1,
+            "swift cannot say that a video is a list of frames": 1,
+        },
+    }
+    assert done.refused == refused[to]
+    refused_again = []
+    back = list(read(tmp_path / "out.jsonl", on_refused=refused_again.append))
+    assert (len(back), refused_again) == (done.rows, [])
 
 
 def test_bytes_in_parquet_become_files_for_llama_factory(tmp_path):

@@ -364,7 +364,9 @@ def test_a_row_is_refused_in_words(row, message):
 
 
 def test_an_unknown_format_names_the_columns_and_the_nearest_format():
-    with pytest.raises(RowError, match=r"format is unknown \(got \['answer', 'query'\]\); the nearest known format is"):
+    with pytest.raises(
+        RowError, match=r"format is unknown \(got \['answer', 'query'\]\); a row of preferences has a prompt"
+    ):
         preference({"query": "a", "answer": "b"})
     with pytest.raises(RowError, match="nearest known format is swift with the columns messages, rejected_response"):
         preference({"mesages": [], "rejected_responses": "b"})

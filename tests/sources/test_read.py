@@ -119,10 +119,11 @@ def test_a_path_that_does_not_exist_is_no_hub_id(name):
         rows_of(name, allow_network=True)
 
 
-def test_a_hub_data_set_is_streamed_and_its_pictures_stay_encoded(monkeypatch):
+def test_a_hub_data_set_is_streamed_and_its_media_stay_encoded(monkeypatch):
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"images": datasets.List(datasets.Image()), "a": datasets.Value("int64")})
-    rows = [{"images": [{"bytes": b"jpeg", "path": None}], "a": 1}]
+    features = {"images": datasets.List(datasets.Image()), "video": datasets.Video(), "a": datasets.Value("int64")}
+    features = datasets.Features(features)
+    rows = [{"images": [{"bytes": b"jpeg", "path": None}], "video": {"bytes": b"mp4", "path": None}, "a": 1}]
     data = datasets.Dataset.from_list(rows, features=features).to_iterable_dataset()
     asked = {}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, **how: asked.update(name=name, **how) or data)
