@@ -96,6 +96,8 @@ def view(
     page = DataPage(shelf, recorded(quarantine) if quarantine is not None else ())
     rows = iter(place.media) if place.media else _rows(path, format, allow_network)
     more_rows = _collect(page, rows, from_row, limit, console or Console(stderr=True))
+    if from_row == 1 and not more_rows:
+        page.refuse_rest()
     if not len(page):
         raise DataError(f"{path} has no row {from_row} to begin with; leave out --from-row")
     options = {"root": root, "format": format, "quarantine": quarantine, "from-row": from_row, "limit": limit}

@@ -64,10 +64,15 @@ def test_a_part_of_the_rows_says_that_there_are_more(folder, choices, ids, more)
 
 def test_reasons_of_a_run_are_shown_at_the_rows(folder):
     refusal = {"file": "rows.jsonl", "row": 5, "field": "", "value": "", "reason": "prompt tree is too long"}
-    (folder / "quarantine.jsonl").write_text(json.dumps(refusal) + "\n")
+    lines = [refusal, refusal | {"file": "other.jsonl", "reason": "prompt is empty"}]
+    (folder / "quarantine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = view(folder / "rows.jsonl", folder / "page.html", quarantine=folder / "quarantine.jsonl")
-    assert rows_in(done.path)[4]["refused"] == [{"reason": "prompt tree is too long"}]
-    assert (done.rows, done.refused) == (5, 3)
+    rows = rows_in(done.path)
+    assert rows[4]["refused"] == [{"reason": "prompt tree is too long"}]
+    assert (rows[5]["id"], rows[5]["refused"]) == ("other.jsonl:5", [{"reason": "prompt is empty"}])
+    assert (done.rows, done.refused) == (6, 4)
+    part = view(folder / "rows.jsonl", folder / "page.html", quarantine=folder / "quarantine.jsonl", limit=1)
+    assert [row["id"] for row in rows_in(part.path)] == ["row-0"]  # what was not looked at is not said to be missing
 
 
 def test_without_room_for_pictures_the_page_says_how_to_get_them(folder):
