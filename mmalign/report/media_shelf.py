@@ -20,7 +20,7 @@ PICTURE_PIXELS = 200_704
 """Pictures inside a data page are made this small: 448 by 448."""
 
 _LONGEST_NAME = 160
-_UNITS = ("s", "px", "m", "fps")
+_UNITS = ("s", "px", "m")
 
 
 class MediaShelf:

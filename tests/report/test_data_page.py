@@ -171,7 +171,7 @@ def test_what_a_check_found_is_told_with_its_units():
     from mmalign.modalities.video import ClipShape
 
     shape = ClipShape(frames=8, width=448, height=252, source_fps=29.97, source_frames=310, duration_s=10.34375)
-    assert described(shape) == "frames 8, 448 x 252, source 29.97 fps, source frames 310, duration 10.34 s"
+    assert described(shape) == "frames 8, 448 x 252, source fps 29.97, source frames 310, duration 10.34 s"
     assert described((640, 480)) == "640 x 480"
 
 
