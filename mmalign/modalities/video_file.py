@@ -45,12 +45,13 @@ class VideoFile:
     Args:
         source: a path, or the bytes of the file.
         want: what is too large.
+        uses_decord: False leaves all decoding to PyAV.
 
     Raises:
         Refused: it is no video, has no pictures, is damaged, or too large.
     """
 
-    def __init__(self, source: str | bytes, want: Want) -> None:
+    def __init__(self, source: str | bytes, want: Want, *, uses_decord: bool = True) -> None:
         self._source, self._want = source, want
         container = _open(source)
         try:
@@ -65,13 +66,17 @@ class VideoFile:
         self._turns = round(first.rotation / 90) % 4  # against the clock, until the picture is upright
         sideways = self._turns % 2 == 1
         self.width, self.height = (first.height, first.width) if sideways else (first.width, first.height)
+        self._uses_decord = uses_decord and self._is_for_decord()
+
+    def _is_for_decord(self) -> bool:
+        """True for files in which decord finds the right frames, upright, in bounded memory."""
+        size_bytes = 3 * self.width * self.height * len(self.timeline)
+        # decord turns pictures itself, but those on their side come out in a wrong shape.
+        return self._container_name in _DECORDS_OWN and self._turns == 0 and size_bytes <= _DECORDS_MOST_BYTES
 
     def read(self, indices: Sequence[int]) -> Iterator[Image.Image]:
         """Yield the frames with these numbers, ascending, upright and as RGB."""
-        # decord turns pictures itself, but those on their side come out in a wrong shape.
-        size_bytes = 3 * self.width * self.height * len(self.timeline)
-        trusted = self._container_name in _DECORDS_OWN and self._turns == 0 and size_bytes <= _DECORDS_MOST_BYTES
-        fast = _decord(self._source, self.timeline) if trusted else None
+        fast = _decord(self._source, self.timeline) if self._uses_decord else None
         for index in indices:
             pixels = None
             if fast is not None:
@@ -79,7 +84,7 @@ class VideoFile:
                     pixels = fast[index].asnumpy()
                 except Exception:  # decord raises DECORDError, or its limit of repaired frames: PyAV has the last word
                     fast = None
-            if pixels is None or not pixels.any():
+            if pixels is None or pixels.shape != (self.height, self.width, 3) or not pixels.any():
                 frame = self._decoder.at(index)
                 require_size(frame.width, frame.height, self._want)
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), self._turns)
@@ -109,20 +114,24 @@ def _index(container: Any, stream: Any) -> tuple[np.ndarray | None, Timeline]:
     """
     promised, length_bytes = stream.frames, _length_bytes(stream.codec_context)
     ticks, lengths, alone = array("q"), array("q"), []
+    count = 0
     try:
         for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:
+            if packet.size == 0:
                 continue
             if length_bytes and not _adds_up(packet, length_bytes):
-                raise Refused("is truncated or broken", f"packet {len(ticks)} is damaged")
+                raise Refused("is truncated or broken", f"packet {count} is damaged")
+            count += 1
+            if packet.is_discard:  # before the beginning of a clip that was cut without encoding it anew
+                continue
             tick = packet.pts if packet.pts is not None else packet.dts
             ticks.append(_NO_TIME if tick is None else tick)
             lengths.append(packet.duration or 0)
             alone.append(packet.is_keyframe)
     except av.error.FFmpegError as error:
         raise Refused("is truncated or broken", str(error)) from error
-    if not ticks or len(ticks) < _SMALLEST_SHARE * promised:
-        raise Refused("is truncated or broken", f"{len(ticks)} of {promised} frames are there")
+    if not ticks or count < _SMALLEST_SHARE * promised:
+        raise Refused("is truncated or broken", f"{count} of {promised} frames are there")
     rate = float(stream.average_rate or stream.guessed_rate or _RATE_WITHOUT_TIMES)
     if len(np.unique(ticks)) <= len(ticks) // 2:
         return None, Timeline(times_s=np.arange(len(ticks)) / rate, end_s=len(ticks) / rate, keyframes=_places(alone))

@@ -237,6 +237,23 @@ def test_a_file_that_was_cut_is_refused_by_check_and_load(folder, name):
     assert outcomes & {"video is truncated or broken", "video is not in a known format or broken"} or name == "c.mkv"
 
 
+def test_a_clip_cut_without_encoding_begins_where_players_begin(folder):
+    """As `ffmpeg -ss 0.9 -c copy` cuts: packets from the last keyframe on, and an edit list that hides some of them."""
+    write(folder / "uncut.mp4", numbered(28), codec="libx264", gop=6, options={"bf": "0", "sc_threshold": "0"})
+    with av.open(str(folder / "uncut.mp4")) as source, av.open(str(folder / "edited.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        frame_ticks = round(1 / (10 * source.streams.video[0].time_base))
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size and packet.pts >= 6 * frame_ticks:
+                packet.pts, packet.dts = packet.pts - 9 * frame_ticks, packet.dts - 9 * frame_ticks
+                packet.stream = stream
+                target.mux(packet)
+    clip = loaded(ref("edited.mp4"), limits_in(folder))
+    assert seen(clip) == list(range(9, 28))
+    assert (clip.timestamps_s[0], clip.source_frames) == (0.0, 19)
+    assert seen(loaded(ref("edited.mp4", frame_indices=(17, 0, 10)), limits_in(folder))) == [26, 9, 19]
+
+
 def _index_first(folder, whole: bytes) -> bytes:
     """Return the same MP4 with its index before its data, as on the web, so that it opens when it was cut."""
     with (
