@@ -141,7 +141,8 @@ def frame_size(width: int, height: int, frames: int, want: Want) -> tuple[int, i
         share = max(1, want.max_total_pixels // frames)
         most = share if most is None else min(most, share)
     least = want.min_pixels if most is None or want.min_pixels is None else min(want.min_pixels, most)
-    return bounded_size(width, height, min_pixels=least, max_pixels=most)
+    size = bounded_size(width, height, min_pixels=least, max_pixels=most)
+    return bounded_size(*size, max_pixels=most)  # enlarging rounds up, which may have led over the upper bound
 
 
 def _plan(reader: FrameReader, want: Want) -> tuple[Shape, list[Window]]:

@@ -8,6 +8,7 @@ The child ends with its parent, however that ends.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import os
@@ -88,9 +89,8 @@ def ask(verb: str, path: str | None, content: bytes, want: Want, timeout_s: floa
             except _Ended as ended:
                 close()
                 if ended.timed_out:
-                    raise Refused(
-                        "takes too long to decode", f"more than {timeout_s:g} s; see decode_timeout_s"
-                    ) from None
+                    hint = f"it took more than decode_timeout_s = {timeout_s:g}"
+                    raise Refused("takes too long to decode", hint) from None
                 if fresh:
                     raise Refused("crashes the decoder", ended.how) from None
 
@@ -114,7 +114,7 @@ class _Child:
 
     def __init__(self) -> None:
         self.clips = 0
-        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(MEMORY_BYTES)]
+        command = [sys.executable, "-c", _PROGRAM, json.dumps([str(place) for place in sys.path]), str(MEMORY_BYTES)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -210,5 +210,6 @@ def _after_fork() -> None:
         _child = None
 
 
+atexit.register(close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

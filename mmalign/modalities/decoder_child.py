@@ -11,6 +11,7 @@ import faulthandler
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from typing import Any, BinaryIO
@@ -28,6 +29,7 @@ _GRACE_S = 5.0
 
 def serve(memory_bytes: int) -> None:
     """Answer requests on standard input until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not mix with answers
     _limit_memory(memory_bytes)

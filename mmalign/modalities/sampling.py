@@ -103,7 +103,7 @@ class Window(NamedTuple):
 
     def nearness(self, index: int) -> float:
         """Return cos(pi * distance / interval): 1 in the centre, 0 at half an interval from it."""
-        return math.cos(math.pi * abs(index - self.centre) / self.interval)
+        return max(0.0, math.cos(math.pi * abs(index - self.centre) / self.interval))
 
 
 def part_of(timeline: Timeline, span_s: tuple[float, float] | None) -> Part | None:

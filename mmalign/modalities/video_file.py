@@ -1,14 +1,13 @@
 """A video file: when its frames are shown, and its frames. Runs in the decoder's process, never beside a training loop.
 
 PyAV reads the packets once, without decoding them: they say when each frame is shown, which of them stand alone, and
-whether the file ends early. Then decord decodes; where it is not installed, refuses the file, counts other frames
-than there are, or repairs one silently, PyAV does. Frames that decord gives as plain black are asked of PyAV again.
+whether the file is damaged. Then decord decodes where it can be trusted (`_decord`), PyAV everywhere else. Frames that
+decord gives as plain black are asked of PyAV again.
 """
 
 from __future__ import annotations
 
 import io
-import math
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,8 +21,19 @@ from mmalign.modalities.sampling import Timeline
 
 # Containers that hold their video themselves. Playlists and concatenations stay shut: they can point anywhere.
 _CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,mpegvideo,m4v,h264,hevc,ivf,rm,gif,apng"
+_DECORDS_OWN = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+"""Containers in which decord finds the frames it is asked for. In MPEG-TS it gives others, without a word."""
+
+_DECORDS_MOST_BYTES = 512 << 20
+"""decord decodes ahead of a slow reader without bound: all frames of the file may lie in memory at once."""
+
 _SMALLEST_SHARE = 0.9
 """A file with fewer frames than this share of what its header promises was cut."""
+
+_NO_TIME = -(1 << 62)
+_RATE_WITHOUT_TIMES = 25.0
+_SAME_TIME_S = 0.005
+"""decord keeps times as 32-bit floats."""
 
 _MOST_LOST = 2
 """A codec may keep its last frames to itself; a frame this much earlier or later stands in for one that never came."""
@@ -46,18 +56,22 @@ class VideoFile:
         try:
             stream = _picture_stream(container)
             require_size(stream.codec_context.width, stream.codec_context.height, want)
-            self._ticks, self.timeline = _index(container, stream)
+            ticks, self.timeline = _index(container, stream)
+            self._container_name = container.format.name
         finally:
             container.close()
-        self._decoder = _Decoder(source, self._ticks, self.timeline)
+        self._decoder = _Decoder(source, ticks, self.timeline)
         first = self._decoder.at(0)
-        self._turns = _quarter_turns(first)
+        self._turns = round(first.rotation / 90) % 4  # against the clock, until the picture is upright
         sideways = self._turns % 2 == 1
         self.width, self.height = (first.height, first.width) if sideways else (first.width, first.height)
 
     def read(self, indices: Sequence[int]) -> Iterator[Image.Image]:
         """Yield the frames with these numbers, ascending, upright and as RGB."""
-        fast = _decord(self._source, len(self.timeline)) if len(indices) else None
+        # decord turns pictures itself, but those on their side come out in a wrong shape.
+        size_bytes = 3 * self.width * self.height * len(self.timeline)
+        trusted = self._container_name in _DECORDS_OWN and self._turns == 0 and size_bytes <= _DECORDS_MOST_BYTES
+        fast = _decord(self._source, self.timeline) if trusted else None
         for index in indices:
             pixels = None
             if fast is not None:
@@ -87,8 +101,12 @@ def _picture_stream(container: Any) -> Any:
     raise Refused("has no picture stream", "it holds sound or other data alone")
 
 
-def _index(container: Any, stream: Any) -> tuple[np.ndarray, Timeline]:
-    """Return the time of each frame in ticks of the stream, ascending, and the timeline."""
+def _index(container: Any, stream: Any) -> tuple[np.ndarray | None, Timeline]:
+    """Return when each frame is shown in ticks of the stream, None in a file that does not say so, and the timeline.
+
+    Raises:
+        Refused: the file is damaged or was cut.
+    """
     promised, length_bytes = stream.frames, _length_bytes(stream.codec_context)
     ticks, lengths, alone = array("q"), array("q"), []
     try:
@@ -98,14 +116,24 @@ def _index(container: Any, stream: Any) -> tuple[np.ndarray, Timeline]:
             if length_bytes and not _adds_up(packet, length_bytes):
                 raise Refused("is truncated or broken", f"packet {len(ticks)} is damaged")
             tick = packet.pts if packet.pts is not None else packet.dts
-            ticks.append(len(ticks) if tick is None else tick)
+            ticks.append(_NO_TIME if tick is None else tick)
             lengths.append(packet.duration or 0)
             alone.append(packet.is_keyframe)
     except av.error.FFmpegError as error:
         raise Refused("is truncated or broken", str(error)) from error
     if not ticks or len(ticks) < _SMALLEST_SHARE * promised:
         raise Refused("is truncated or broken", f"{len(ticks)} of {promised} frames are there")
-    return _timeline(np.array(ticks), np.array(lengths), np.array(alone), stream)
+    rate = float(stream.average_rate or stream.guessed_rate or _RATE_WITHOUT_TIMES)
+    if len(np.unique(ticks)) <= len(ticks) // 2:
+        return None, Timeline(times_s=np.arange(len(ticks)) / rate, end_s=len(ticks) / rate, keyframes=_places(alone))
+    timeline = _timeline(np.array(ticks), np.array(lengths), np.array(alone), float(stream.time_base), rate)
+    # AVI knows when frames are decoded. With frames coded out of order that does not say which one is shown when.
+    out_of_order = container.format.name == "avi" and stream.codec_context.has_b_frames
+    return None if out_of_order else np.unique(ticks), timeline
+
+
+def _places(alone: Sequence[bool]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(alone).tolist())
 
 
 def _length_bytes(codec: Any) -> int:
@@ -129,24 +157,15 @@ def _adds_up(packet: Any, length_bytes: int) -> bool:
     return True
 
 
-def _timeline(ticks: np.ndarray, lengths: np.ndarray, alone: np.ndarray, stream: Any) -> tuple[np.ndarray, Timeline]:
+def _timeline(ticks: np.ndarray, lengths: np.ndarray, alone: np.ndarray, tick_s: float, rate: float) -> Timeline:
     """Put packets, which come in the order of decoding, in the order of showing."""
     order = np.argsort(ticks, kind="stable")
     ticks, first_of_its_time = np.unique(ticks[order], return_index=True)
     lengths, alone = lengths[order][first_of_its_time], alone[order][first_of_its_time]
-    tick_s = float(stream.time_base)
-    rate = stream.average_rate or stream.guessed_rate
-    usual = float(np.median(np.diff(ticks))) if len(ticks) > 1 else (1 / (float(rate) * tick_s) if rate else 0.0)
     times_s = (ticks - ticks[0]) * tick_s
-    end_s = float(times_s[-1]) + float(lengths[-1] if lengths[-1] > 0 else usual) * tick_s
-    if not math.isfinite(end_s):
-        raise Refused("is truncated or broken", "its frames have no times")
-    return ticks, Timeline(times_s=times_s, end_s=end_s, keyframes=tuple(np.flatnonzero(alone).tolist()))
-
-
-def _quarter_turns(frame: Any) -> int:
-    """Return how often a frame is to be turned by 90 degrees against the clock to stand upright."""
-    return round(frame.rotation / 90) % 4
+    usual_s = float(np.median(np.diff(times_s))) if len(ticks) > 1 else 1 / rate
+    end_s = float(times_s[-1]) + (float(lengths[-1]) * tick_s if lengths[-1] > 0 else usual_s)
+    return Timeline(times_s=times_s, end_s=end_s, keyframes=_places(alone))
 
 
 class _Lost(Exception):  # noqa: N818
@@ -159,10 +178,10 @@ class _Decoder:
     When a jump leads astray, it decodes from the beginning, once; when a frame is lost even so, the file is broken.
     """
 
-    def __init__(self, source: str | bytes, ticks: np.ndarray, timeline: Timeline) -> None:
+    def __init__(self, source: str | bytes, ticks: np.ndarray | None, timeline: Timeline) -> None:
         self._source, self._ticks = source, ticks
         self._keyframes = np.array(timeline.keyframes, dtype=np.int64)
-        self._jumps = True
+        self._jumps = ticks is not None
         self._restart()
 
     def at(self, target: int) -> Any:
@@ -221,15 +240,15 @@ class _Decoder:
         self._position, self._held = -1, None
 
     def _number(self, frame: Any) -> int:
-        """Return which frame of the timeline this is; without a time of its own the next one."""
+        """Return which frame of the timeline this is; without times the next one."""
         tick = frame.pts if frame.pts is not None else frame.dts
-        if tick is None:
+        if self._ticks is None or tick is None:
             return self._position + 1
         return max(0, int(np.searchsorted(self._ticks, tick, side="right")) - 1)
 
 
-def _decord(source: str | bytes, count: int) -> Any:
-    """Return decord's reader, None where it is not installed, refuses the file, or counts other frames than PyAV."""
+def _decord(source: str | bytes, timeline: Timeline) -> Any:
+    """Return decord's reader, None where it is not installed, refuses the file, or sees other times than PyAV."""
     try:
         import decord
     except ImportError:
@@ -241,4 +260,8 @@ def _decord(source: str | bytes, count: int) -> Any:
         reader = decord.VideoReader(file, ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
     except Exception:
         return None
-    return reader if len(reader) == count else None
+    if len(reader) != len(timeline):
+        return None
+    starts_s = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+    agrees = np.abs(starts_s - starts_s[0] - timeline.times_s).max() < _SAME_TIME_S
+    return reader if agrees else None
