@@ -76,6 +76,8 @@ class ClipShape:
         source_fps: frames per second of the file (of a folder of frames: as if one second each).
         source_frames: number of frames of the whole file.
         duration_s: of the part that is meant.
+        timestamps_s: when each frame is shown, in seconds since the first frame of the file. Frames that are chosen by
+            sharpness are known when they are decoded only; here stand the middles of what they are chosen from.
     """
 
     frames: int
@@ -84,6 +86,7 @@ class ClipShape:
     source_fps: float
     source_frames: int
     duration_s: float
+    timestamps_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +120,12 @@ def check(ref: MediaRef, limits: VideoLimits, *, field: str = "video") -> ClipSh
     with _refusals(ref, field):
         pictures = frame_refs(ref, limits, field=field)
         if pictures is None:
-            shape = decoder.shape(*_source(ref, limits, field), want, limits.decode_timeout_s)
+            shape, times_s = decoder.shape(*_source(ref, limits, field), want, limits.decode_timeout_s)
         else:
             reader = FrameFiles(pictures, _of_pictures(limits), field=field)
-            shape = clips.shape_of(reader, want)
+            shape, times_s = clips.shape_of(reader, want), clips.times_of(reader, want)
             reader.require(clips.candidates(reader, want))
-    return ClipShape(**shape._asdict())
+    return ClipShape(**shape._asdict(), timestamps_s=tuple(times_s))
 
 
 def load(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None, *, field: str = "video") -> Clip:
