@@ -91,6 +91,14 @@ def shape_of(reader: FrameReader, want: Want) -> Shape:
     return _plan(reader, want)[0]
 
 
+def times_of(reader: FrameReader, want: Want) -> list[float]:
+    """Return when the frames that `take` returns are shown; by sharpness, the middle of what each is chosen from."""
+    times_s, chosen = reader.timeline.times_s, _plan(reader, want)[1]
+    if want.frame_indices is not None:
+        return [float(times_s[index]) for index in want.frame_indices]
+    return [float(times_s[min(round(window.centre), window.stop - 1)]) for window in chosen]
+
+
 def take(reader: FrameReader, want: Want) -> Taken:
     """Return the frames of a clip; of what is decoded on the way, only the frames that are taken are kept, resized.
 

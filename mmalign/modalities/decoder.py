@@ -40,10 +40,10 @@ _PROGRAM = (
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def shape(path: str | None, content: bytes, want: Want, timeout_s: float) -> Shape:
-    """Return what `take` gives, without decoding more than one frame; arguments and errors as `ask`."""
+def shape(path: str | None, content: bytes, want: Want, timeout_s: float) -> tuple[Shape, list[float]]:
+    """Return shape and times of what `take` gives, decoding no more than one frame; arguments and errors as `ask`."""
     header, _ = ask("shape", path, content, want, timeout_s)
-    return Shape(*header["shape"])
+    return Shape(*header["shape"]), header["times_s"]
 
 
 def take(path: str | None, content: bytes, want: Want, timeout_s: float) -> Taken:

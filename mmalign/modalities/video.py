@@ -69,6 +69,8 @@ class ClipShape:
         source_fps: frames per second of the file (of a folder of frames: as if one second each).
         source_frames: number of frames of the whole file.
         duration_s: of the part that is meant.
+        timestamps_s: when each frame is shown, in seconds since the first frame of the file. Frames that are chosen by
+            sharpness are known when they are decoded only; here stand the middles of what they are chosen from.
     """
 
     frames: int
@@ -77,6 +79,7 @@ class ClipShape:
     source_fps: float
     source_frames: int
     duration_s: float
+    timestamps_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +109,8 @@ def check(ref: MediaRef, limits: VideoLimits, *, field: str = "video") -> ClipSh
     Raises:
         RowError: the video is missing, out of bounds, of no known format, without pictures, or broken.
     """
-    shape = video_source.shape(ref, limits, video_source.want_of(ref, limits), field)
-    return ClipShape(**shape._asdict())
+    shape, times_s = video_source.shape(ref, limits, video_source.want_of(ref, limits), field)
+    return ClipShape(**shape._asdict(), timestamps_s=tuple(times_s))
 
 
 def load(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None, *, field: str = "video") -> Clip:
