@@ -2,8 +2,8 @@
 
     python tools/measure_data_time.py ../shared/data/video --workers 0 2
 
-Rows take the files in turn, and every row decodes its video anew: one epoch, so that nothing stays in memory. Printed is
-`data_time_s / step_time_s` of `metrics.jsonl` without the first step, which waits for the worker processes to start.
+Rows take the files in turn, and every row decodes its video anew: one epoch, so that nothing stays in memory. Printed
+is `data_time_s / step_time_s` of `metrics.jsonl` without the first step, which waits for the workers to start.
 """
 
 from __future__ import annotations
