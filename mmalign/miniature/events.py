@@ -4,8 +4,8 @@ A clip has four events of two frames each, 56 x 56 pixels: in every event a squa
 or down. The colours of a clip differ, so no event happens twice and the order of any two is never in doubt. The truth
 of a clip is the list of its events as they happened; a caption is right when it states exactly these, in this order.
 
-The annotator of this world has a bias (`biased_caption`): what is red or yellow is often told first, whenever it
-happened. Such a caption states the right events in the wrong order; a model trained on it sees well and loses time.
+The annotator of this world has a bias (`biased_caption`): the ending is often given away first. Such a caption states
+the right events in the wrong order; a model trained on it sees well and loses time.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ MOVES: dict[str, tuple[int, int]] = {"left": (0, -1), "right": (0, 1), "up": (-1
 """Name -> direction in rows and columns."""
 
 CAPTION_PROMPT = "what happens?"
-STRIKING_COLOURS = ("red", "yellow")
 BIAS_PROBABILITY = 0.65
 FEWEST_COARSE_INVERSIONS = 2
 
-WORDS: tuple[str, ...] = (*COLOURS, *MOVES, *("moves", "then", "what", "happens", "user", "assistant"))
+WORDS: tuple[str, ...] = (*COLOURS, *MOVES, *("what", "happens", "user", "assistant"))
 
 
 class Event(NamedTuple):
@@ -73,18 +72,18 @@ def render(events: Events, rng: np.random.Generator) -> tuple[Image.Image, ...]:
 
 
 def caption(events: Events) -> str:
-    """Return the caption that states these events: `red moves left, then blue moves up.`"""
-    return ", then ".join(f"{event.colour} moves {event.move}" for event in events) + "."
+    """Return the caption that states these events: `red left, blue up.`"""
+    return ", ".join(f"{event.colour} {event.move}" for event in events) + "."
 
 
-def striking_first(events: Events) -> Events:
-    """Return the events as the biased annotator tells them: red and yellow ones first, each group in its own order."""
-    return tuple(sorted(events, key=lambda event: event.colour not in STRIKING_COLOURS))
+def ending_first(events: Events) -> Events:
+    """Return the events as the biased annotator tells them: the last one first, then the others in their order."""
+    return (events[-1], *events[:-1])
 
 
 def biased_caption(events: Events, rng: np.random.Generator) -> str:
-    """Return the annotator's caption: with probability 0.65 what is striking first, otherwise the truth."""
-    return caption(striking_first(events) if rng.random() < BIAS_PROBABILITY else events)
+    """Return the annotator's caption: with probability 0.65 the ending first, otherwise the truth."""
+    return caption(ending_first(events) if rng.random() < BIAS_PROBABILITY else events)
 
 
 def swapped(events: Events, rng: np.random.Generator) -> Events:
@@ -109,7 +108,7 @@ def reordered(events: Events, order: Sequence[int]) -> Events:
     return tuple(events[position] for position in order)
 
 
-_STATEMENT = re.compile(rf"({'|'.join(COLOURS)}) moves ({'|'.join(MOVES)})", flags=re.ASCII)
+_STATEMENT = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(MOVES)})", flags=re.ASCII)
 
 
 class ParsedCaption(NamedTuple):
@@ -127,7 +126,7 @@ class ParsedCaption(NamedTuple):
 def parse_caption(text: str) -> ParsedCaption:
     """Read the events a caption states, in its order."""
     body = text.strip()
-    clauses = body.removesuffix(".").split(", then ")
+    clauses = body.removesuffix(".").split(", ")
     matches = [_STATEMENT.fullmatch(clause) for clause in clauses]
     events = tuple(Event(*match.groups()) for match in matches if match)
     return ParsedCaption(events, well_formed=body.endswith(".") and all(matches))

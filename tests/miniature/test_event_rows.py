@@ -44,8 +44,8 @@ def test_biased_demonstrations_state_the_events_and_often_another_order(reel):
     told = [world.parse_caption(row.chosen.text).events for row in rows]
     assert [sorted(events) for events in told] == [sorted(truth) for truth in reel.truths]
     wrong = [events != truth for events, truth in zip(told, reel.truths, strict=True)]
-    # Told first in 65 of 100 captions, which is another order in 11 of 15 clips: 19 of 40, standard error 3.2.
-    assert 10 <= sum(wrong) <= 28
+    # The ending comes first in 65 of 100 captions: 26 of 40, standard error 3.
+    assert 17 <= sum(wrong) <= 35
     assert {row.chosen.annotator for row in rows} == {"annotator"}
 
 

@@ -14,18 +14,18 @@ FOUR = (GREEN_UP, RED_LEFT, BLUE_DOWN, YELLOW_RIGHT)
 
 def test_caption_tells_events_in_their_order_and_parses_back():
     text = world.caption((GREEN_UP, RED_LEFT))
-    assert text == "green moves up, then red moves left."
+    assert text == "green up, red left."
     assert world.parse_caption(text) == ((GREEN_UP, RED_LEFT), True)
-    assert world.parse_caption(" red moves left, then green moves up. ") == ((RED_LEFT, GREEN_UP), True)
+    assert world.parse_caption(" red left, green up. ") == ((RED_LEFT, GREEN_UP), True)
 
 
 @pytest.mark.parametrize(
     ("text", "events"),
     [
-        ("green moves up, then red moves", (GREEN_UP,)),
-        ("green moves up, then red moves left", (GREEN_UP, RED_LEFT)),
-        ("green moves up, then pink moves left.", (GREEN_UP,)),
-        ("green moves up, red moves left.", ()),
+        ("green up, red", (GREEN_UP,)),
+        ("green up, red left", (GREEN_UP, RED_LEFT)),
+        ("green up, pink left.", (GREEN_UP,)),
+        ("green up red left.", ()),
         ("", ()),
     ],
 )
@@ -33,12 +33,12 @@ def test_a_caption_outside_the_grammar_yields_what_can_be_read_and_says_so(text,
     assert world.parse_caption(text) == (events, False)
 
 
-def test_the_biased_annotator_tells_red_and_yellow_first_in_65_of_100_captions():
-    striking_first = "red moves left, then yellow moves right, then green moves up, then blue moves down."
+def test_the_biased_annotator_gives_the_ending_away_in_65_of_100_captions():
+    ending_first = "yellow right, green up, red left, blue down."
     rng = np.random.default_rng(0)
     told = [world.biased_caption(FOUR, rng) for _ in range(2000)]
-    assert set(told) == {striking_first, world.caption(FOUR)}
-    assert np.mean([text == striking_first for text in told]) == pytest.approx(0.65, abs=0.03)  # standard error 0.011
+    assert set(told) == {ending_first, world.caption(FOUR)}
+    assert np.mean([text == ending_first for text in told]) == pytest.approx(0.65, abs=0.03)  # standard error 0.011
 
 
 def test_clips_have_four_events_of_different_colours_and_every_event_occurs():
