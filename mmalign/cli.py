@@ -130,10 +130,15 @@ def schema() -> None:
 
 
 @data_app.command(
-    "show", epilog=_examples("mmalign data show rows.jsonl", "mmalign data show rows.json --row 7 --model DIR")
+    "show",
+    epilog=_examples(
+        "mmalign data show rows.jsonl", "mmalign data show rows.json --row 7 --model DIR", "mmalign data show clip.mp4"
+    ),
 )
 def show_row(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Rows, media, a folder of either, or hub id with --allow-network.")
+    ],
     row: Annotated[int, typer.Option(help="Which row, from 1; the line in JSONL.", min=1)] = 1,
     model: Annotated[
         str | None, typer.Option(metavar="DIR", help="Model whose processor and chat template make the tokens.")
@@ -142,13 +147,22 @@ def show_row(
     root: Annotated[Path | None, typer.Option(help="Directory below which media are. Default: that of PATH.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="As data.max_pixels.", min=1)] = None,
     max_length: Annotated[int | None, typer.Option(help="As data.max_length.", min=1)] = None,
+    sampling: Annotated[str, typer.Option(help="As data.video.sampling: which frames of videos.")] = "fps",
+    fps: Annotated[float, typer.Option(help="As data.video.fps.", min=0.001)] = 2.0,
+    frames: Annotated[int, typer.Option(help="As data.video.frames.", min=1)] = 32,
     allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
 ) -> None:
-    """Explain one row: its format, messages, answers, media and, with a model, its tokens and which are scored."""
+    """Explain one row: its format, messages, answers, media and, with a model, its tokens and which are scored.
+
+    PATH may also be a picture, a video, or a folder of them. Exits with 1 when what is shown is refused.
+    """
+    from mmalign.modalities.sampling import Sampling
     from mmalign.recipes.data_show import show
 
-    bounds = {"max_pixels": max_pixels, "max_length": max_length}
-    show(path, row=row, model=model, format=format, root=root, allow_network=allow_network, **bounds)
+    how = {"max_pixels": max_pixels, "max_length": max_length, "allow_network": allow_network}
+    how["sampling"] = Sampling(policy=sampling, fps=fps, frames=frames)
+    if not show(path, row=row, model=model, format=format, root=root, **how):
+        raise typer.Exit(1)
 
 
 @data_app.command(

@@ -33,7 +33,8 @@ VERBS = {
     "plan": "config overrides --memory-gb",
     "quickstart": "--output-dir --seed --threads",
     "schema": "",
-    "data show": "path --row --model --format --root --max-pixels --max-length --allow-network",
+    "data show": "path --row --model --format --root --max-pixels --max-length --sampling --fps --frames "
+    "--allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {
@@ -41,11 +42,14 @@ RECORDS = {
     Response: "messages score scores critique spans media model annotator",
     Span: "start end weight",
     Message: "role parts",
-    MediaRef: "kind uri content sha256 span_s frame_indices",
+    MediaRef: "kind uri content frames sha256 span_s frame_indices",
 }
 ERRORS = "MmalignError ConfigError DataError RowError ModelError TrainingError CheckpointError"
 OBJECTIVES = "dpo cdpo robust ipo hinge simpo cpo orpo sft"
-ROW_FORMATS = "mmalign swift llava rlhf_v mdpo alpaca sharegpt trl"
+ROW_FORMATS = (
+    "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
+    "alpaca sharegpt trl"
+)
 WRITTEN_FORMATS = "mmalign trl sharegpt swift"
 MODEL_FAMILIES = (
     "qwen2_vl qwen2_5_vl qwen3_vl llava llava_next llava_onevision idefics3 smolvlm internvl mistral3 gemma3 paligemma"

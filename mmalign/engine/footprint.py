@@ -47,12 +47,14 @@ class BatchShape:
         columns: tokens of the longest, padding included.
         response_tokens: tokens that the language-model head scores.
         media_tokens: tokens that media fill.
+        video_tokens: of these, those of videos.
     """
 
     rows: int
     columns: int
     response_tokens: int
     media_tokens: int
+    video_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +190,8 @@ class Skeleton:
             return 0
         vision = self.config.vision_config
         patches = shape.media_tokens * _patches_per_token(self.config)
+        if self.policy.family.name == "llava_onevision":  # it pools 2 x 2 features of a frame into one token
+            patches += 3 * shape.video_tokens
         width = sum(module.in_features + module.out_features for module in self._linears("vision"))
         if self.recipe.train.gradient_checkpointing:
             layers = getattr(vision, "depth", None) or vision.num_hidden_layers

@@ -56,6 +56,8 @@ class MediaRef:
     def _require_frames(kind: str, frames: tuple[str, ...]) -> None:
         if kind != "video":
             raise RowError(f"{kind} cannot be a list of frames", field="frames", value=frames)
+        if not isinstance(frames, tuple):
+            raise RowError("frames must be a list of paths", field="frames", value=frames)
         if not frames:
             raise RowError("list of frames is empty", field="frames")
         for frame in frames:

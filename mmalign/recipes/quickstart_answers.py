@@ -15,7 +15,7 @@ from mmalign.evaluate import captions
 from mmalign.generate.hf import Sampling, answer
 from mmalign.miniature import shape_rows, shapes
 from mmalign.miniature.shape_rows import Album
-from mmalign.modalities.image import ImageLimits
+from mmalign.modalities.table import limits_below
 
 LONGEST_ANSWER_TOKENS = 40
 PROMPTS_AT_ONCE = 100
@@ -32,7 +32,7 @@ class Asked:
 def ask(model_dir: Path, album: Album, root: Path, *, temperature: float = 0.0, seed: int = 0) -> Asked:
     """Load a model and ask it to describe every picture of an album."""
     model = load_model(model_dir)
-    tokeniser = Tokeniser(load_processor(model_dir), family_of(model.config), ImageLimits(root=root))
+    tokeniser = Tokeniser(load_processor(model_dir), family_of(model.config), limits_below(root))
     sampling = Sampling(max_new_tokens=LONGEST_ANSWER_TOKENS, temperature=temperature)
     answers = answer(model, tokeniser, shape_rows.prompts(album), sampling, batch_size=PROMPTS_AT_ONCE, seed=seed)
     return Asked(album=album, answers=tuple(answers))

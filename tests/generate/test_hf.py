@@ -14,7 +14,7 @@ from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.generate.hf import Sampling, answer
 from mmalign.miniature import models
-from mmalign.modalities.image import ImageLimits
+from mmalign.modalities.table import limits_below
 
 GREEDY = Sampling(max_new_tokens=5)
 SAMPLED = Sampling(max_new_tokens=5, temperature=1.0)
@@ -22,7 +22,7 @@ SAMPLED = Sampling(max_new_tokens=5, temperature=1.0)
 
 def build(name, place):
     model = load_model(models.save(name, place / name))
-    return model, Tokeniser(load_processor(place / name), family_of(model.config), ImageLimits(root=place))
+    return model, Tokeniser(load_processor(place / name), family_of(model.config), limits_below(place))
 
 
 def picture_rows(place):
