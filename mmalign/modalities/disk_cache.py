@@ -9,6 +9,7 @@ that cannot be read is removed and counted as a miss, a full disk switches writi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import uuid
@@ -55,11 +56,11 @@ class DiskCache:
         try:
             content = read(path)
             os.utime(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             content = None
         except (SafetensorError, OSError, ValueError) as error:
             logger.warning("%s: %s is unreadable (%s) and is made again", self._name, path, error)
-            path.unlink(missing_ok=True)
+            _remove(path)
             content = None
         self.hits += content is not None
         self.misses += content is None
@@ -77,7 +78,7 @@ class DiskCache:
             stored_bytes = half_written.stat().st_size
             os.replace(half_written, path)
         except (SafetensorError, OSError) as error:
-            half_written.unlink(missing_ok=True)
+            _remove(half_written)
             self._writes = False
             logger.warning("%s: cannot write to %s (%s); going on without storing more", self._name, path.parent, error)
             return
@@ -103,7 +104,7 @@ class DiskCache:
         for _, size, path in files:
             if excess <= 0:
                 break
-            path.unlink(missing_ok=True)
+            _remove(path)
             excess -= size
         self._known_bytes = sum(size for _, size, _ in self._files())
         self._written_since_look = 0
@@ -118,3 +119,9 @@ class DiskCache:
                 continue
             found.append((status.st_mtime, status.st_size, path))
         return found
+
+
+def _remove(path: Path) -> None:
+    """Remove a file if it is there and may be removed; a cache has no errors of its own."""
+    with contextlib.suppress(OSError):
+        path.unlink()

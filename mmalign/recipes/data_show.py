@@ -124,7 +124,7 @@ def _show_tokens(
     from mmalign.recipes.token_panels import token_panels  # torch and transformers, only when asked for
 
     try:
-        console.print(token_panels(preference, model, limits["image"], max_length))
+        console.print(token_panels(preference, model, limits, max_length))
     except RowError as error:
         console.print(_refusal(error))
         return False

@@ -1,4 +1,4 @@
-"""Two ranks with other media, or one without, give the gradients of one process, replicated (DDP) or sharded (FSDP2)."""
+"""Two ranks, with other media or with none, give the gradients of one process: with DDP and with FSDP2."""
 
 import os
 import socket
