@@ -1,18 +1,19 @@
-"""Clips of moving squares as rows: frames written as PNG files, captions, and captions in a wrong order.
+"""Clips of moving squares as rows: captions of what happens, and captions in a wrong order.
 
-A clip lies on disk as a folder of frames, which is exact: what a lossy codec would do to squares of two frames is not
-what this world asks about.
+A clip is a GIF of about a kilobyte, which is exact: what a lossy codec would do to squares of two frames is not what
+this world asks about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from mmalign.evaluate.order import inversions
 from mmalign.formats.media import MediaRef
@@ -22,6 +23,7 @@ from mmalign.miniature import events as world
 from mmalign.miniature.events import Events
 from mmalign.miniature.shape_rows import ANNOTATOR, TRUTH
 
+FRAME_MS = 500
 Mistake = Literal["fine", "coarse", "mixed"]
 
 
@@ -32,7 +34,7 @@ class Reel:
     Args:
         name: prefix of the rows' ids.
         truths: what happens, clip by clip.
-        refs: where the frames are, in the order of `truths`.
+        refs: the clips, in the order of `truths`.
     """
 
     name: str
@@ -41,44 +43,65 @@ class Reel:
 
 
 def draw_reel(name: str, count: int, root: Path, *, seed: int) -> Reel:
-    """Draw `count` clips and write the frames of each to `<root>/videos/<name>/<number>/`."""
-    rng = np.random.default_rng(seed)
-    truths, refs = [], []
-    for index in range(count):
-        truth = world.draw_events(rng)
-        folder = root / "videos" / name / f"{index:05d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, frame in enumerate(world.render(truth, rng)):
-            frame.save(folder / f"{number}.png", compress_level=1)
-        truths.append(truth)
-        refs.append(MediaRef(kind="video", uri=folder.relative_to(root).as_posix()))
-    return Reel(name=name, truths=tuple(truths), refs=tuple(refs))
+    """Draw `count` clips and write each to `<root>/videos/<name>/<number>.gif`."""
+    return _draw(name, count, lambda index, frames: _write(frames, root, f"videos/{name}/{index:05d}.gif"), seed)
 
 
-def with_shuffled_events(reel: Reel, *, seed: int) -> tuple[Reel, tuple[Events, ...]]:
+def draw_inline_reel(name: str, count: int, *, seed: int) -> Reel:
+    """Draw `count` clips whose rows carry them as bytes."""
+    return _draw(name, count, lambda index, frames: MediaRef(kind="video", content=_gif(frames)), seed)
+
+
+def with_shuffled_events(reel: Reel, root: Path, *, seed: int) -> tuple[Reel, tuple[Events, ...]]:
     """Return the clips with their events shown in another order, under the truths of before; and what they show.
 
-    The frames are those on disk. A model that looks at them tells what they show, and is wrong by the truths of before.
+    A model that looks at the frames tells what they show, and is wrong by the truths of before.
     """
     rng = np.random.default_rng(seed)
-    refs, shown = [], []
-    for ref, truth in zip(reel.refs, reel.truths, strict=True):
+    name, refs, shown = f"{reel.name}_shuffled", [], []
+    for index, (ref, truth) in enumerate(zip(reel.refs, reel.truths, strict=True)):
         while inversions(order := rng.permutation(len(truth)).tolist()) == 0:
             pass
-        numbers = [event * world.EVENT_FRAMES + frame for event in order for frame in range(world.EVENT_FRAMES)]
-        refs.append(MediaRef(kind="video", frames=tuple(f"{ref.uri}/{number}.png" for number in numbers)))
+        with Image.open(root / ref.uri) as clip:
+            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(clip)]
+        moved = [frames[event * world.EVENT_FRAMES + k] for event in order for k in range(world.EVENT_FRAMES)]
+        refs.append(_write(moved, root, f"videos/{name}/{index:05d}.gif"))
         shown.append(world.reordered(truth, order))
-    return Reel(name=f"{reel.name}_shuffled", truths=reel.truths, refs=tuple(refs)), tuple(shown)
+    return Reel(name=name, truths=reel.truths, refs=tuple(refs)), tuple(shown)
 
 
 def with_blank_frames(reel: Reel, root: Path) -> Reel:
-    """Return the clips with nothing in them, under the truths of before; writes the one empty frame they share."""
-    grey = (world.DARKEST + world.LIGHTEST_BACKGROUND) // 2
-    path = root / "videos" / "blank.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (world.FRAME_PX, world.FRAME_PX), (grey, grey, grey)).save(path)
-    blank = MediaRef(kind="video", frames=(path.relative_to(root).as_posix(),) * world.FRAMES)
+    """Return one clip for all, as long and with nothing in it, under the truths of before."""
+    middle = (world.DARKEST + world.LIGHTEST_BACKGROUND) // 2
+    # A GIF would merge equal frames to one, so the grey flickers by one level.
+    greys = [middle + number % 2 for number in range(world.FRAMES)]
+    frames = [Image.new("RGB", (world.FRAME_PX, world.FRAME_PX), (grey, grey, grey)) for grey in greys]
+    blank = _write(frames, root, "videos/blank.gif")
     return Reel(name=f"{reel.name}_blank", truths=reel.truths, refs=(blank,) * len(reel.truths))
+
+
+def _draw(name: str, count: int, store: Callable[[int, Sequence[Image.Image]], MediaRef], seed: int) -> Reel:
+    rng = np.random.default_rng(seed)
+    truths, refs = [], []
+    for index in range(count):
+        truths.append(world.draw_events(rng))
+        refs.append(store(index, world.render(truths[-1], rng)))
+    return Reel(name=name, truths=tuple(truths), refs=tuple(refs))
+
+
+def _write(frames: Sequence[Image.Image], root: Path, uri: str) -> MediaRef:
+    path = root / uri
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_gif(frames))
+    return MediaRef(kind="video", uri=uri)
+
+
+def _gif(frames: Sequence[Image.Image]) -> bytes:
+    """Return the frames as a GIF; two colours a frame fit its palette, so nothing is lost."""
+    first, *others = (frame.quantize(2) for frame in frames)
+    file = io.BytesIO()
+    first.save(file, format="GIF", save_all=True, append_images=others, duration=FRAME_MS)
+    return file.getvalue()
 
 
 def prompts(reel: Reel) -> Iterator[Preference]:
