@@ -166,6 +166,42 @@ def show_row(
 
 
 @data_app.command(
+    "view",
+    epilog=_examples(
+        "mmalign data view rows.jsonl -o rows.html",
+        "mmalign data view rows.json -o refused.html --quarantine runs/mine/quarantine.jsonl",
+        "mmalign data view clip.mp4 -o clip.html",
+    ),
+)
+def view_rows(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Rows, a picture, a clip, a folder, or hub id with --allow-network.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("rows.html"),
+    root: Annotated[Path | None, typer.Option(help="Directory below which media are. Default: that of PATH.")] = None,
+    format: Annotated[str | None, typer.Option(help="Name of the format. Default: known by the columns.")] = None,
+    from_row: Annotated[int, typer.Option(help="First row to show, from 1.", min=1)] = 1,
+    limit: Annotated[int, typer.Option(help="Most rows to show.", min=1)] = 10_000,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Refused rows of a run; their reasons stand at the rows.")
+    ] = None,
+    max_media_mb: Annotated[
+        float, typer.Option(help="Room for pictures in the page, in 10^6 bytes. Rows beyond it say so.", min=0)
+    ] = 64.0,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
+) -> None:
+    """Write one page to look at rows in a browser: prompts, media, answers and their differences, refused rows.
+
+    The page is a single file, works without a network, and takes ten thousand rows; it has search, filters and keys.
+    """
+    from mmalign.recipes import data_view
+
+    choices = {"from_row": from_row, "limit": limit, "quarantine": quarantine, "max_media_mb": max_media_mb}
+    done = data_view.view(path, output, root=root, format=format, allow_network=allow_network, **choices)
+    data_view.report(done)
+
+
+@data_app.command(
     epilog=_examples("mmalign data convert rows.json rows.jsonl", "mmalign data convert rows/ out.jsonl --to swift")
 )
 def convert(

@@ -39,6 +39,7 @@ def test_version(run):
         (["quickstart"], "mmalign quickstart --seed 3"),
         (["schema"], "mmalign schema > recipe.schema.json"),
         (["data", "show"], "mmalign data show rows.json --row 7 --model DIR"),
+        (["data", "view"], "mmalign data view rows.jsonl -o rows.html"),
         (["data", "convert"], "mmalign data convert rows/ out.jsonl --to swift"),
     ],
 )

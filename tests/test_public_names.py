@@ -21,7 +21,8 @@ KEYS = {
     "model": "path reference precompute_reference lora quantize freeze dtype attn_implementation trust_remote_code",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
-    "data": "train eval root format min_pixels max_pixels max_length max_refused_share allow_http num_workers",
+    "data": "train eval root format min_pixels max_pixels video max_length max_refused_share allow_http num_workers",
+    "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s cache_dir cache_max_gb",
     "objective": "name weight",
     "train": "output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
     "max_tokens_per_batch learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay adam_beta1 "
@@ -35,6 +36,7 @@ VERBS = {
     "schema": "",
     "data show": "path --row --model --format --root --max-pixels --max-length --sampling --fps --frames "
     "--allow-network",
+    "data view": "path --output --root --format --from-row --limit --quarantine --max-media-mb --allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {

@@ -15,9 +15,6 @@ Size = tuple[int, int]
 SMALLEST_PIXELS = 28 * 28
 """No medium is shrunk below this area."""
 
-_BOUND_ALL_FRAMES = ("Qwen3VLVideoProcessor",)
-"""Processors whose pixel bounds are those of all frames of a video together."""
-
 
 class Medium(NamedTuple):
     """One medium of a row, and the field in which it stands there."""
@@ -39,7 +36,7 @@ class PixelBounds:
 
     def size(self, processor: Any, frames: int = 1) -> dict[str, int]:
         """Return the `size` argument of an image processor, or of a video processor for a clip of so many frames."""
-        times = frames if type(processor).__name__ in _BOUND_ALL_FRAMES else 1
+        times = frames if bounds_all_frames(processor) else 1
         longest = times * self.max_pixels if self.max_pixels else processor.size["longest_edge"]
         shortest = times * self.min_pixels if self.min_pixels else processor.size["shortest_edge"]
         return {"shortest_edge": min(shortest, longest), "longest_edge": longest}
@@ -103,6 +100,11 @@ class Arriving:
     pictures: Sequence[Size] = ()
     bounds: PixelBounds | None = None
     clips: Sequence[ArrivingClip] = ()
+
+
+def bounds_all_frames(processor: Any) -> bool:
+    """True when the pixel bounds of a video processor are those of all frames together."""
+    return type(processor).__name__ == "Qwen3VLVideoProcessor"
 
 
 def has_pixel_bounds(processor: Any) -> bool:

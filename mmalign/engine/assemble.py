@@ -14,12 +14,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
 from mmalign.engine.families import Family
 from mmalign.engine.media_inputs import LoadedMedia
-from mmalign.engine.media_tokens import expand_prompt
+from mmalign.engine.media_tokens import expand_prompt, soft_tokens
 from mmalign.engine.tree import collate_media, concatenate
+from mmalign.errors import ModelError
+
+_MEDIA_TOKENS = "media_tokens"
 
 
 def assemble(
@@ -30,10 +34,19 @@ def assemble(
     Args:
         prompt: rendered, with one placeholder per medium.
         picture_arguments: what the processor's call gets beside pictures.
+
+    Raises:
+        ModelError: this version of the processor makes other tokens than were counted.
     """
     expanded = expand_prompt(processor, prompt, media.arriving)
     ids = processor.tokenizer(expanded, add_special_tokens=False, return_tensors="pt")["input_ids"]
     pieces = list(_processed(processor, family, prompt, media, picture_arguments))
+    made, counted = sum(int(piece.pop(_MEDIA_TOKENS)) for piece in pieces), _media_tokens(processor, ids)
+    if made != counted:
+        raise ModelError(
+            f"{type(processor).__name__} makes {made} media tokens where {counted} are counted; transformers "
+            f"{transformers.__version__} computes them in a way that engine/media_tokens.py does not know"
+        )
     if family.media_per_row:
         names = [name for name in family.media_inputs if all(name in piece for piece in pieces)]
         tensors = {name: concatenate([piece[name][0] for piece in pieces])[None] for name in names}
@@ -57,14 +70,20 @@ def _processed(
         if placeholder == processor.video_token:
             frames, clip = next(clips)
             how = {**clip.arguments(processor.video_processor), "video_metadata": [clip.metadata()]}
-            yield _call(processor, family, placeholder, videos=[frames], videos_kwargs=how)
+            yield _call(processor, family, placeholder, videos=[[frames]], videos_kwargs=how)
         else:
             yield _call(processor, family, placeholder, images=[[next(pictures)]], **picture_arguments)
 
 
 def _call(processor: Any, family: Family, text: str, **media: Any) -> dict[str, Tensor]:
     made = processor(text=[text], add_special_tokens=False, return_tensors="pt", **media)
-    return {name: torch.as_tensor(made[name]) for name in family.media_inputs if name in made}
+    tensors = {name: torch.as_tensor(made[name]) for name in family.media_inputs if name in made}
+    return {**tensors, _MEDIA_TOKENS: torch.tensor(_media_tokens(processor, made["input_ids"]))}
+
+
+def _media_tokens(processor: Any, ids: Tensor) -> int:
+    soft_ids = processor.tokenizer.convert_tokens_to_ids(list(soft_tokens(processor)))
+    return int(torch.isin(ids, torch.tensor(soft_ids)).sum())
 
 
 def _token_types(processor: Any, ids: Tensor) -> Tensor:

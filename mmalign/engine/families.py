@@ -45,6 +45,7 @@ class Family:
         token_types: name under which forward takes token types when rows are separate and native.
         videos: how a video goes in: not at all; "apart" from pictures, with inputs and a placeholder of its own; or its
             frames "as_pictures", with the pictures' inputs and placeholder, in the order of the prompt.
+        frame_pooling: how many of the tokens that a picture would have become one in a frame of a video.
         bidirectional: which tokens see each other in both directions: none, every image within itself, the prompt.
         positions: "from_zero", "from_one" (PaliGemma) or "mrope" (three axes, from `get_rope_index` on the prompt).
         softcap: the language-model head applies `final_logit_softcapping` of the text config.
@@ -58,6 +59,7 @@ class Family:
     media_per_row: bool = False
     token_types: Literal["mm_token_type_ids", "token_type_ids"] | None = None
     videos: Literal["none", "apart", "as_pictures"] = "none"
+    frame_pooling: int = 1
     bidirectional: Literal["none", "images", "prompt"] = "none"
     positions: Literal["from_zero", "from_one", "mrope"] = "from_zero"
     softcap: bool = False
@@ -141,6 +143,7 @@ FAMILIES: dict[str, Family] = {
             name="llava_onevision",
             media_inputs=("pixel_values", "image_sizes", "batch_num_images", "pixel_values_videos"),
             videos="apart",
+            frame_pooling=4,
         ),
         _IDEFICS3,
         replace(_IDEFICS3, name="smolvlm", videos="as_pictures"),

@@ -189,9 +189,8 @@ class Skeleton:
         if not self.recipe.trains_vision() or not shape.media_tokens or not self.policy.family.has_vision:
             return 0
         vision = self.config.vision_config
-        patches = shape.media_tokens * _patches_per_token(self.config)
-        if self.policy.family.name == "llava_onevision":  # it pools 2 x 2 features of a frame into one token
-            patches += 3 * shape.video_tokens
+        pooled = (self.policy.family.frame_pooling - 1) * shape.video_tokens
+        patches = (shape.media_tokens + pooled) * _patches_per_token(self.config)
         width = sum(module.in_features + module.out_features for module in self._linears("vision"))
         if self.recipe.train.gradient_checkpointing:
             layers = getattr(vision, "depth", None) or vision.num_hidden_layers

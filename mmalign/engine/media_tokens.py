@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from transformers.models.qwen2_vl import video_processing_qwen2_vl
+from transformers.models.qwen3_vl import video_processing_qwen3_vl
 from transformers.video_utils import VideoMetadata
 
-from mmalign.engine.arriving import Arriving, ArrivingClip, PixelBounds, Size, edge
+from mmalign.engine.arriving import Arriving, ArrivingClip, PixelBounds, Size, bounds_all_frames, edge
 
 
 class PromptCount(NamedTuple):
@@ -164,16 +166,26 @@ _PICTURES: dict[str, Callable[[Any, Sequence[Size], PixelBounds | None], dict[st
 
 
 def _qwen_clip(processor: Any, clip: ArrivingClip) -> dict[str, Any]:
-    """Return a grid with the right number of temporal steps and of patches in each; only their product is read."""
+    """Return the grid of patches. The processors' own count of them differs from what they make, by version."""
     video_processor = processor.video_processor
     how = clip.arguments(video_processor)
-    steps = -(-clip.frames // video_processor.temporal_patch_size)
-    if how.get("cap_pixels_per_frame"):  # Qwen2-VL's own count does not know the cap, so a blank clip is shown
+    if how.get("cap_pixels_per_frame"):  # a rule of several lines that is off by default: a blank clip is shown
         blank = np.zeros((clip.frames, clip.height, clip.width, 3), dtype=np.uint8)
-        patches = int(video_processor(videos=[blank], **how)["video_grid_thw"][0].prod())
+        grid = torch.as_tensor(video_processor(videos=[blank], **how)["video_grid_thw"])
     else:
-        patches = video_processor.get_num_of_video_patches(clip.frames, clip.height, clip.width, how)
-    grid = torch.tensor([[steps, 1, patches // steps]])
+        bounds = how.get("size", video_processor.size)
+        edges = {"min_pixels": bounds["shortest_edge"], "max_pixels": bounds["longest_edge"]}
+        patch, steps = video_processor.patch_size, video_processor.temporal_patch_size
+        sides: dict[str, int] = {
+            "height": clip.height,
+            "width": clip.width,
+            "factor": patch * video_processor.merge_size,
+        }
+        if bounds_all_frames(video_processor):
+            height, width = video_processing_qwen3_vl.smart_resize(clip.frames, temporal_factor=steps, **sides, **edges)
+        else:
+            height, width = video_processing_qwen2_vl.smart_resize(**sides, **edges)
+        grid = torch.tensor([[-(-clip.frames // steps), height // patch, width // patch]])
     return {"video_grid_thw": grid, "video_metadata": [VideoMetadata(**clip.metadata())]}
 
 

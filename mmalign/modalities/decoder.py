@@ -9,6 +9,7 @@ The child ends with its parent, however that ends.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,6 +29,7 @@ MEMORY_BYTES = 4 << 30
 
 _CLIPS_PER_CHILD = 300
 _START_TIMEOUT_S = 60.0
+_PIPE_BYTES = 1 << 20
 Answer = tuple[dict[str, Any], np.ndarray | None]
 """Facts, and pixels where the question is about pixels."""
 
@@ -61,8 +63,8 @@ def thumbnails(
 def ask(verb: str, path: str | None, content: bytes, want: Want, timeout_s: float, **more: Any) -> Answer:
     """Return the decoder's facts and pixels, uint8 of the shape it says.
 
-    A file is refused only for what it does to a fresh child: one that ends a child which had other files before is
-    tried again.
+    A file that ends a child is tried once more, on a fresh one and without decord: other files may have worn the first
+    child out, and decord may crash where PyAV does not.
 
     Args:
         verb: "shape", "frames" or "thumbnails".
@@ -79,20 +81,18 @@ def ask(verb: str, path: str | None, content: bytes, want: Want, timeout_s: floa
     global _child
     request = {"verb": verb, "path": path, "want": dataclasses.asdict(want), **more}
     with _lock:
-        while True:
+        for uses_decord in (True, False):
             if _child is None or _child.clips >= _CLIPS_PER_CHILD:
                 close()
                 _child = _Child()
-            fresh = _child.clips == 0
             try:
-                return _child.ask(request, content, timeout_s)
+                return _child.ask({**request, "uses_decord": uses_decord}, content, timeout_s)
             except _Ended as ended:
                 close()
-                if ended.timed_out:
-                    hint = f"it took more than decode_timeout_s = {timeout_s:g}"
-                    raise Refused("takes too long to decode", hint) from None
-                if fresh:
-                    raise Refused("crashes the decoder", ended.how) from None
+                how, timed_out = ended.how, ended.timed_out
+            if timed_out:
+                raise Refused("takes too long to decode", f"it took more than decode_timeout_s = {timeout_s:g}")
+        raise Refused("crashes the decoder", how)
 
 
 def close() -> None:
@@ -124,6 +124,10 @@ class _Child:
             env={**os.environ, **_ONE_THREAD},
         )
         self._timed_out = False
+        with contextlib.suppress(ImportError, AttributeError, OSError):
+            import fcntl
+
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self._within(_START_TIMEOUT_S, self._header)
         except _Ended as ended:

@@ -74,7 +74,7 @@ def answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], np.
     """Return what is sent back: facts and pixels, or the rule that the file breaks."""
     try:
         want = _want(request["want"])
-        reader = _reader(request["path"], content, want)
+        reader = _reader(content if request["path"] is None else request["path"], want, request["uses_decord"])
         if request["verb"] == "shape":
             return {"shape": shape_of(reader, want), "times_s": times_of(reader, want)}, None
         if request["verb"] == "thumbnails":
@@ -95,6 +95,5 @@ def _want(raw: dict[str, Any]) -> Want:
     return Want(**{**raw, **listed, "sampling": Sampling(**raw["sampling"])})
 
 
-def _reader(path: str | None, content: bytes, want: Want) -> FrameReader:
-    source = content if path is None else path
-    return (Animation if is_animation(source) else VideoFile)(source, want)
+def _reader(source: str | bytes, want: Want, uses_decord: bool) -> FrameReader:
+    return Animation(source, want) if is_animation(source) else VideoFile(source, want, uses_decord=uses_decord)

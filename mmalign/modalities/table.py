@@ -24,6 +24,8 @@ class Modality(NamedTuple):
         messages: reference -> content part of a chat template.
         render: reference, limits -> something a person can look at, as a `data:` URI.
         perturb: decoded medium, how, seed, strength -> the same with some of its content hidden.
+        playable: reference, limits -> moving pictures as a `data:` URI, None for a medium too long for them; the verb
+            itself is None where nothing moves.
     """
 
     limits: type[MediaLimits]
@@ -32,11 +34,14 @@ class Modality(NamedTuple):
     messages: Callable[..., dict[str, Any]]
     render: Callable[..., str]
     perturb: Callable[..., Any]
+    playable: Callable[..., str | None] | None = None
 
 
 MODALITIES: dict[MediaKind, Modality] = {
     "image": Modality(ImageLimits, image.check, image.load, image.messages, image.render, image.perturb),
-    "video": Modality(VideoLimits, video.check, video.load, video.messages, video.render, video.perturb),
+    "video": Modality(
+        VideoLimits, video.check, video.load, video.messages, video.render, video.perturb, video.playable
+    ),
 }
 
 

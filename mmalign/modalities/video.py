@@ -7,23 +7,16 @@ shape that the first promises is the shape of what the second returns.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mmalign.errors import ConfigError, RowError
+from mmalign.errors import ConfigError
 from mmalign.formats.media import MediaRef
-from mmalign.modalities import clip_cache, clips, decoder, motion, showing
-from mmalign.modalities.clips import Refused, Taken, Thumbnails, Want
-from mmalign.modalities.fetch import MediaLimits, is_local, local_path, read_bytes, shown
-from mmalign.modalities.frame_files import FrameFiles, frame_refs
-from mmalign.modalities.image import ImageLimits
+from mmalign.modalities import motion, showing, video_source
+from mmalign.modalities.clips import Thumbnails
+from mmalign.modalities.fetch import MediaLimits
 from mmalign.modalities.sampling import Sampling
 
 _MOST_PLAYED = 24
@@ -116,15 +109,7 @@ def check(ref: MediaRef, limits: VideoLimits, *, field: str = "video") -> ClipSh
     Raises:
         RowError: the video is missing, out of bounds, of no known format, without pictures, or broken.
     """
-    want = _want(ref, limits, None)
-    with _refusals(ref, field):
-        pictures = frame_refs(ref, limits, field=field)
-        if pictures is None:
-            shape, times_s = decoder.shape(*_source(ref, limits, field), want, limits.decode_timeout_s)
-        else:
-            reader = FrameFiles(pictures, _of_pictures(limits), field=field)
-            shape, times_s = clips.shape_of(reader, want), clips.times_of(reader, want)
-            reader.require(clips.candidates(reader, want))
+    shape, times_s = video_source.shape(ref, limits, video_source.want_of(ref, limits), field)
     return ClipShape(**shape._asdict(), timestamps_s=tuple(times_s))
 
 
@@ -137,8 +122,7 @@ def load(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None, *, f
     Raises:
         RowError: as `check`, and when frames cannot be decoded, take too long, or end the decoder.
     """
-    with _refusals(ref, field):
-        taken, sha256 = _taken(ref, limits, _want(ref, limits, max_pixels), field)
+    taken, sha256 = video_source.take(ref, limits, video_source.want_of(ref, limits, max_pixels), field)
     return Clip(
         frames=taken.frames,
         indices=tuple(taken.indices),
@@ -218,95 +202,4 @@ def thumbnails(
     Raises:
         RowError: as `load`, and when there are more frames than fit into half a GiB.
     """
-    want = _want(ref, limits, None)
-    with _refusals(ref, field):
-        pictures = frame_refs(ref, limits, field=field)
-        if pictures is not None:
-            return clips.thumbnails(FrameFiles(pictures, _of_pictures(limits), field=field), width, height)
-        source = _source(ref, limits, field)
-        return decoder.thumbnails(*source, want, limits.decode_timeout_s, width=width, height=height)
-
-
-def _want(ref: MediaRef, limits: VideoLimits, max_pixels: int | None) -> Want:
-    return Want(
-        sampling=limits.sampling,
-        span_s=ref.span_s,
-        frame_indices=ref.frame_indices,
-        min_pixels=limits.min_pixels,
-        max_pixels=max_pixels or limits.max_pixels,
-        max_total_pixels=limits.max_total_pixels,
-        max_decoded_pixels=limits.max_decoded_pixels,
-        max_aspect_ratio=limits.max_aspect_ratio,
-        max_frames=limits.max_frames,
-    )
-
-
-@contextmanager
-def _refusals(ref: MediaRef, field: str) -> Iterator[None]:
-    """Turn what the decoder refuses into errors that name row and field."""
-    try:
-        yield
-    except Refused as refused:
-        raise RowError(f"video {refused.rule}", field=field, value=shown(ref), hint=refused.hint) from refused
-
-
-def _source(ref: MediaRef, limits: VideoLimits, field: str) -> tuple[str | None, bytes]:
-    """Return the path of a file, or its bytes when it has none."""
-    if is_local(ref):
-        return local_path(ref, limits, field=field), b""
-    return None, read_bytes(ref, limits, field=field)
-
-
-def _taken(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Taken, str]:
-    """Return what is taken of a video, decoded or from disk, and the digest of what it was decoded from."""
-    pictures = frame_refs(ref, limits, field=field)
-    if pictures is not None:
-        reader = FrameFiles(pictures, _of_pictures(limits), field=field)
-        sha256 = reader.digest(clips.candidates(reader, want))
-        return _kept(limits, sha256, want, lambda: clips.take(reader, want)), sha256
-    path, content = _source(ref, limits, field)
-    sha256 = hashlib.sha256(content).hexdigest() if path is None else _hash_of(path)
-    if ref.sha256 is not None and sha256 != ref.sha256.lower():
-        raise Refused("does not match its sha256", "it changed since it was listed")
-    return _kept(limits, sha256, want, lambda: decoder.take(path, content, want, limits.decode_timeout_s)), sha256
-
-
-def _kept(limits: VideoLimits, sha256: str, want: Want, decode: Callable[[], Taken]) -> Taken:
-    """Return what is kept on disk, or decode and keep it; without a directory decode it."""
-    if limits.cache_dir is None:
-        return decode()
-    cache = clip_cache.opened(limits.cache_dir, limits.cache_max_bytes)
-    key = clip_cache.key_of(sha256, want)
-    taken = clip_cache.get(cache, key)
-    if taken is None:
-        taken = decode()
-        clip_cache.put(cache, key, taken)
-    return taken
-
-
-def _hash_of(path: str) -> str:
-    facts = os.stat(path)
-    return _hash_as_it_is(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-
-
-@functools.lru_cache(maxsize=4096)
-def _hash_as_it_is(path: str, size_bytes: int, changed_ns: int, inode: int) -> str:
-    """Return the hex sha256 of a file; the other arguments make a changed file another question."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _of_pictures(limits: VideoLimits) -> ImageLimits:
-    """Return the same limits for the frames of a folder, each at its full size."""
-    own = ImageLimits()
-    return ImageLimits(
-        root=limits.root,
-        max_file_bytes=min(limits.max_file_bytes, own.max_file_bytes),
-        allow_http=limits.allow_http,
-        http_timeout_s=limits.http_timeout_s,
-        max_decoded_pixels=limits.max_decoded_pixels,
-        max_aspect_ratio=limits.max_aspect_ratio,
-    )
+    return video_source.thumbnails(ref, limits, width, height, field)

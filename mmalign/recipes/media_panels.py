@@ -14,8 +14,9 @@ from mmalign.formats.media import MediaKind, MediaRef
 from mmalign.modalities import fetch
 from mmalign.modalities.fetch import MediaLimits
 from mmalign.modalities.table import MODALITIES
-from mmalign.modalities.video import Clip, ClipShape
+from mmalign.modalities.video import ClipShape
 from mmalign.recipes.terminal import safe
+from mmalign.report.media_shelf import described
 
 MOST_MEDIA = 100
 _MOST_FRAMES = 12
@@ -36,45 +37,29 @@ def media_table(
         try:
             said = _facts(ref, limits[ref.kind])
         except RowError as error:
-            said = f"[red]{safe(error.reason)}[/]" + (f" [dim]{safe(error.hint)}[/]" if error.hint else "")
+            said = f"[red]{safe(error.reason)}[/]" + (f" [dim]({safe(error.hint)})[/]" if error.hint else "")
             refused += 1
         table.add_row(name, safe(fetch.shown(ref)[:80]), said)
     return table, refused
 
 
 def _facts(ref: MediaRef, limits: MediaLimits) -> str:
-    """Return what a model would see of a medium; one that has more to say than its size is decoded for it."""
-    modality = MODALITIES[ref.kind]
-    shape = modality.check(ref, limits)
-    lines = [_said(shape)]
-    if not isinstance(shape, tuple):
-        lines.append(_seen(modality.load(ref, limits)))
-    return "\n".join(lines)
+    """Return what a model would see of a medium."""
+    shape = MODALITIES[ref.kind].check(ref, limits)
+    taken = _taken(shape, ref, limits)
+    return safe(described(shape)) + (f"\n{taken}" if taken else "")
 
 
 @functools.singledispatch
-def _said(shape: tuple[int, int]) -> str:
-    """Return the size of a picture."""
-    width, height = shape
-    return f"{width} x {height}"
-
-
-@_said.register
-def _(shape: ClipShape) -> str:
-    size = f"{shape.frames} frames of {shape.width} x {shape.height}"
-    file = f"{shape.source_frames:,} frames at {shape.source_fps:.4g} fps"
-    return f"{size} [dim]of[/] {file}, {shape.duration_s:.2f} s"
-
-
-@functools.singledispatch
-def _seen(medium: Any) -> str:
-    """Return which parts of a medium were taken."""
+def _taken(shape: Any, ref: MediaRef, limits: MediaLimits) -> str:
+    """Return which parts of a medium are taken, where a modality takes parts: it is decoded for that."""
     return ""
 
 
-@_seen.register
-def _(clip: Clip) -> str:
-    shown = list(zip(clip.indices, clip.timestamps_s, strict=True))
-    said = ", ".join(f"{index} ({moment:.2f} s)" for index, moment in shown[:_MOST_FRAMES])
-    more = len(shown) - _MOST_FRAMES
+@_taken.register
+def _(shape: ClipShape, ref: MediaRef, limits: MediaLimits) -> str:
+    clip = MODALITIES[ref.kind].load(ref, limits)
+    moments = list(zip(clip.indices, clip.timestamps_s, strict=True))
+    said = ", ".join(f"{index} ({moment:.2f} s)" for index, moment in moments[:_MOST_FRAMES])
+    more = len(moments) - _MOST_FRAMES
     return f"[dim]taken are[/] {said}" + (f" [dim]and {more} more[/]" if more > 0 else "")

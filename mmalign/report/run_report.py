@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,8 +16,9 @@ from mmalign.objectives.compose import build
 from mmalign.report.charts import chart_cards
 from mmalign.report.page import render, write
 from mmalign.report.parts import Example, Tile, from_to
+from mmalign.report.refusals import reasons
 from mmalign.report.svg import figure
-from mmalign.sources.quarantine import Refusal, recorded
+from mmalign.sources.quarantine import recorded
 from mmalign.train.curves import Curve, Curves
 from mmalign.train.diagnose import diagnose
 from mmalign.train.metrics import read_metrics
@@ -94,27 +93,6 @@ def _held_out(title: str, curve: Curve) -> Tile:
     return Tile(title=title, value=from_to(curve.values[0], curve.values[-1]), beside=beside)
 
 
-@dataclass(frozen=True)
-class Reason:
-    """Why rows were refused, how many, and where the first stands."""
-
-    text: str
-    rows: int
-    percent: float
-    example: str
-
-
-def reasons(refusals: Sequence[Refusal]) -> list[Reason]:
-    """Return the reasons of refusals, most frequent first."""
-    counts = Counter(refusal.reason for refusal in refusals)
-    first = {refusal.reason: refusal for refusal in reversed(refusals)}
-    most = max(counts.values(), default=1)
-    return [
-        Reason(reason, rows, round(100 * rows / most, 1), _where(first[reason]))
-        for reason, rows in counts.most_common()
-    ]
-
-
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return nested values as rows of a table: ("versions.torch", "2.11.0")."""
     rows: list[tuple[str, str]] = []
@@ -124,12 +102,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{key}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return rows
-
-
-def _where(refusal: Refusal) -> str:
-    field = f", {refusal.field}" if refusal.field else ""
-    value = f": {refusal.value}" if refusal.value else ""
-    return f"{Path(refusal.file).name}, row {refusal.row}{field}{value}"
 
 
 def _lead(values: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def _critique(values: Mapping[str, Any], column: str) -> str | None:
 def _tags(values: Mapping[str, Any]) -> dict[str, str]:
     tags = {}
     if values.get("ls_factor") is not None:
-        tags["ls_factor"] = f"{number(values['ls_factor'], 'ls_factor'):g}"
+        tags["ls_factor"] = str(number(values["ls_factor"], "ls_factor"))
     if values.get("mixed_up_image") is not None:
         tags["mixed_up_image"] = values["mixed_up_image"]
     return tags

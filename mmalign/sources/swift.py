@@ -2,8 +2,8 @@
 
 `rejected_response` is a text or a list of texts (several answers, all worse than the first and of unknown order among
 themselves), `rejected_messages` a whole conversation. `rejected_images` are the pictures that the rejected side saw;
-`rejected_videos`, which ms-swift's page does not name, is read the same way. TEMPLE's rows are of this format: one
-`<video>` and one rejected text. Source: ms-swift, docs/source_en/Customization/Custom-dataset.md, and lscpku/TEMPLE,
+`rejected_videos` is read the same way (not verified in ms-swift). TEMPLE's rows are of this format: one `<video>` and
+one rejected text. Source: ms-swift, docs/source_en/Customization/Custom-dataset.md, and lscpku/TEMPLE,
 convert_to_swift.py. As in ms-swift, media without a tag are put before the first turn that is not the system's.
 """
 

@@ -20,7 +20,7 @@ from mmalign.engine.families import FAMILIES, families_with_videos
 from mmalign.engine.media_inputs import LoadedMedia
 from mmalign.engine.media_tokens import _CLIPS, count_prompt
 from mmalign.engine.tokenise import load_processor
-from mmalign.errors import RowError
+from mmalign.errors import ModelError, RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 
@@ -151,9 +151,20 @@ def own_ids(processor, prompt: str, media: LoadedMedia) -> list[int]:
     (arriving,) = media.arriving.clips
     how = {**arriving.arguments(processor.video_processor), "video_metadata": [arriving.metadata()]}
     made = processor(
-        text=[prompt], videos=list(media.frames), videos_kwargs=how, add_special_tokens=False, return_tensors="pt"
+        text=[prompt], videos=[list(media.frames)], videos_kwargs=how, add_special_tokens=False, return_tensors="pt"
     )
     return made["input_ids"][0].tolist()
+
+
+def test_a_processor_that_counts_in_another_way_is_named(tokeniser, tmp_path, monkeypatch):
+    """As a later version of transformers might be."""
+    made = tokeniser("internvl", root=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmalign.engine.assemble.expand_prompt", lambda *_: "<IMG_CONTEXT>" * 3)
+        with pytest.raises(
+            ModelError, match="InternVLProcessor makes 16 media tokens where 3 are counted; transformers"
+        ):
+            made(row(Message.of("user", 0, "?"), media=[clip(tmp_path, 4, 56, 56)]))
 
 
 def test_the_cap_of_qwens_video_processor_is_counted(tiny_model):

@@ -31,6 +31,7 @@ def answer(request, content):
     if path.endswith("segfault.mp4"): os.kill(os.getpid(), signal.SIGSEGV)
     if path.endswith("killed.mp4"): os.kill(os.getpid(), signal.SIGKILL)
     if path.endswith("hangs.mp4"): time.sleep(60)
+    if path.endswith("decords.mp4") and request["uses_decord"]: os.abort()
     if path.endswith("prints.mp4"): os.write(1, b"a library says hello\\n")
     return honest(request, content)
 decoder_child.answer = answer
@@ -80,7 +81,7 @@ def until(condition, seconds: float = 10.0) -> bool:
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("good.mp4", "segfault.mp4", "killed.mp4", "hangs.mp4", "prints.mp4"):
+    for name in ("good.mp4", "segfault.mp4", "killed.mp4", "hangs.mp4", "prints.mp4", "decords.mp4"):
         write(tmp_path / name, numbered(5))
     return tmp_path
 
@@ -111,6 +112,15 @@ def test_a_crash_of_the_decoder_is_a_bad_row(folder, misbehaving, name, how):
             verb(ref(name), limits_in(folder), field="videos[0]")
         assert error.value.reason == "video crashes the decoder"
     assert video.load(ref("good.mp4"), limits_in(folder)).source_frames == 5
+
+
+def test_where_decord_crashes_pyav_is_asked(folder, misbehaving):
+    assert [number_of(f) for f in video.load(ref("decords.mp4"), limits_in(folder)).frames] == [0, 1, 2, 3, 4]
+
+
+def test_without_decord_pyav_serves_alone(folder, fresh, monkeypatch):
+    monkeypatch.setattr(decoder, "_PROGRAM", "import sys; sys.modules['decord'] = None; " + decoder._PROGRAM)
+    assert [number_of(f) for f in video.load(ref("good.mp4"), limits_in(folder)).frames] == [0, 1, 2, 3, 4]
 
 
 def test_a_file_that_hangs_is_refused_after_its_time(folder, misbehaving):

@@ -167,7 +167,7 @@ def test_show_says_which_frames_of_a_video_are_taken(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [pair(0, MediaRef(kind="video", uri="clip"))])
     text = shown(tmp_path / "rows.jsonl", sampling=Sampling(policy="uniform", frames=2))
     assert "[video 1: clip] What is number 0?" in text
-    assert "2 frames of 32 x 16 of 8 frames at 1 fps, 8.00 s" in text
+    assert "frames 2, 32 x 16, source fps 1, source frames 8, duration 8 s" in text
     assert "taken are 2 (2.00 s), 6 (6.00 s)" in text  # middles of two halves of 8 s
 
 

@@ -105,6 +105,7 @@ def test_a_rank_with_text_and_one_with_videos_give_the_curve_of_one(tmp_path, ti
     rows = write_rows(directory, 8, text_only=(0, 2, 4, 7), videos={1: "a.mp4", 3: "a.mp4", 6: "a.mp4"})
     one = {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 2, "train__shuffle": False}
     changes = {"data__video": FEW_AND_SMALL, "train__max_steps": 4, "train__save_steps": None}
+    changes |= {"model__precompute_reference": sharded}
     run(recipe(tiny_model(name), rows, tmp_path / "one", **changes, **one))
     two = recipe(
         tiny_model(name), rows, tmp_path / "two", **changes, **{**one, "train__gradient_accumulation_steps": 1}
