@@ -75,10 +75,8 @@ def train(
     from mmalign.recipes.configuration import load_recipe
 
     recipe = load_recipe(config, overrides or ())
-    if recipe.recipe == "sft":
-        from mmalign.recipes.sft import run
-    else:
-        from mmalign.recipes.preference import run
+    from mmalign.recipes.train import run
+
     run(recipe, resume=resume)
 
 
