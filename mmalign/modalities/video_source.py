@@ -55,7 +55,7 @@ def _source(ref: MediaRef, limits: VideoLimits, field: str) -> tuple[str | None,
 
 
 def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Shape, list[float]]:
-    """Return the shape of what `take` takes, and when its frames are shown.
+    """Return the shape of what `take` takes and when its frames are shown, as far as that is known without decoding.
 
     Raises:
         RowError: the video is refused.
@@ -65,9 +65,8 @@ def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[S
         if pictures is None:
             return decoder.shape(*_source(ref, limits, field), want, limits.decode_timeout_s)
         reader = FrameFiles(pictures, _of_pictures(limits), field=field)
-        promised = clips.shape_of(reader, want), clips.times_of(reader, want)
         reader.require(clips.candidates(reader, want))
-        return promised
+        return clips.shape_of(reader, want), clips.times_of(reader, want)
 
 
 def take(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Taken, str]:

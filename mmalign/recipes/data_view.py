@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -26,6 +27,8 @@ from mmalign.sources.quarantine import Refusal, recorded
 
 MOST_ROWS = 10_000
 MAX_MEDIA_MB = 64.0
+
+_PAGE_ENDINGS = (".html", ".htm")
 
 Row = Preference | MediaRef | Refusal
 
@@ -85,15 +88,21 @@ def view(
         named(format)
     if quarantine is not None and not Path(quarantine).is_file():
         raise DataError(f"there is no quarantine file {str(quarantine)!r}; a run writes quarantine.jsonl")
+    if Path(output).suffix.lower() not in _PAGE_ENDINGS:
+        rule = f"a page ends with {' or '.join(_PAGE_ENDINGS)}, so that no data file is written over by mistake"
+        raise DataError(f"output {str(output)!r} is not the name of a page; {rule}")
     place = rows_or_media(path, root)
     shelf = MediaShelf(limits_below(place.root), int(max_media_mb * 1e6))
     page = DataPage(shelf, recorded(quarantine) if quarantine is not None else ())
     rows = iter(place.media) if place.media else _rows(path, format, allow_network)
     more_rows = _collect(page, rows, from_row, limit, console or Console(stderr=True))
+    if from_row == 1 and not more_rows:
+        page.refuse_rest()
     if not len(page):
         raise DataError(f"{path} has no row {from_row} to begin with; leave out --from-row")
-    command = ["mmalign", "data", "view", str(path), "-o", str(output), "--max-media-mb", f"{2 * max_media_mb:g}"]
-    html = page.html(title=Path(path).name or str(path), path=str(path), more_rows=more_rows, again=shlex.join(command))
+    options = {"root": root, "format": format, "quarantine": quarantine, "from-row": from_row, "limit": limit}
+    again = _command(path, output, options | {"max-media-mb": f"{2 * max_media_mb:g}"})
+    html = page.html(title=Path(path).name or str(path), path=str(path), more_rows=more_rows, again=again)
     try:
         written = write(Path(output), html)
     except OSError as error:
@@ -111,6 +120,13 @@ def report(done: View, console: Console | None = None) -> None:
         console.print("the file holds more rows: see --limit and --from-row", style="yellow")
     if done.left_out:
         console.print(f"{done.left_out:,} media have no picture in it: see --max-media-mb", style="yellow")
+
+
+def _command(path: str | os.PathLike[str], output: str | os.PathLike[str], options: Mapping[str, Any]) -> str:
+    """Return the command that writes a page, without the options that are not given or say what is so anyway."""
+    usual = {"from-row": 1, "limit": MOST_ROWS}
+    said = [(f"--{name}", str(value)) for name, value in options.items() if value not in (None, usual.get(name))]
+    return shlex.join(["mmalign", "data", "view", str(path), "-o", str(output), *itertools.chain(*said)])
 
 
 def _counted(count: int, what: str, plural: str = "s") -> str:

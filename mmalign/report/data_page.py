@@ -41,7 +41,7 @@ class DataPage:
     Args:
         shelf: where media go.
         refused_before: refusals known from elsewhere, such as the quarantine of a run; they are joined to their rows
-            by file and number, and stand alone at the end when their row does not come.
+            by file and number.
     """
 
     def __init__(self, shelf: MediaShelf, refused_before: Iterable[Refusal] = ()) -> None:
@@ -51,19 +51,15 @@ class DataPage:
             self._before.setdefault((refusal.file, refusal.row), []).append(refusal)
         self._chunks: list[str] = []
         self._waiting: list[dict[str, Any]] = []
-        self._index: list[list[Any]] = []
+        self._index: list[dict[str, Any]] = []
         self._refusals: list[Refusal] = []
         self._counts: dict[str, Counter[str]] = {"sources": Counter(), "tags": Counter(), "kinds": Counter()}
         self._lengths: list[int] = []
         self._answers: Counter[int] = Counter()
+        self.refused_rows = 0
 
     def __len__(self) -> int:
         return len(self._index)
-
-    @property
-    def refused_rows(self) -> int:
-        """Number of rows that are refused."""
-        return sum(bool(line[4]) for line in self._index)
 
     def add(self, preference: Preference) -> None:
         """Take a row; media that their modality refuses make it a refused one, with all that it says."""
@@ -78,6 +74,12 @@ class DataPage:
         """Take a row of which only its refusal is known."""
         self._enter(row_record.of_refusal(refusal), [refusal, *self._before.pop((refusal.file, refusal.row), ())])
 
+    def refuse_rest(self) -> None:
+        """Take the refusals known from elsewhere whose rows did not come, when all rows were given."""
+        rest, self._before = self._before, {}
+        for refusals in rest.values():
+            self._enter(row_record.of_refusal(refusals[0]), refusals)
+
     def html(self, *, title: str, path: str, more_rows: bool = False, again: str = "") -> str:
         """Return the whole page.
 
@@ -87,9 +89,6 @@ class DataPage:
             more_rows: whether the file holds more rows than were taken.
             again: the command that writes this page, which the page names where something was left out.
         """
-        for refusals in list(self._before.values()):
-            self._enter(row_record.of_refusal(refusals[0]), refusals)
-        self._before.clear()
         self._close_chunk()
         script = program()
         shelf = self._shelf
@@ -108,7 +107,7 @@ class DataPage:
             budget_mb=figure(shelf.budget_bytes / 1e6),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-            index=island({"rows": self._index, "facets": self._facets(), "media": shelf.entries, "path": path}),
+            index=island(self._summary()),
             chunks=self._chunks,
             rows_a_chunk=ROWS_A_CHUNK,
             pictures=[island(uri) for uri in shelf.pictures],
@@ -131,46 +130,35 @@ class DataPage:
         by_reason: dict[str, Refusal] = {}
         for refusal in refusals:
             by_reason.setdefault(refusal.reason, refusal)
-        refusals = list(by_reason.values())
-        if refusals:
-            record["refused"] = [row_record.refused_for(refusal) for refusal in refusals]
-        self._refusals += refusals
-        numbers = row_record.media_numbers(record)
-        kinds = sorted({self._shelf.entries[number]["kind"] for number in numbers})
-        tags = [f"{name} = {value}" for name, value in record.get("tags", {}).items()]
-        length, answers = row_record.longest_answer(record), len(record.get("answers", ()))
-        self._counts["sources"].update([record["source"]] if "source" in record else [])
-        self._counts["tags"].update(tags)
-        self._counts["kinds"].update(kinds)
-        if answers:
-            self._answers[answers] += 1
-            self._lengths.append(length)
-        # The order of these values is known to data_rows.js alone.
-        self._index.append(
-            [
-                row_record.title(record),
-                numbers[0] if numbers else -1,
-                answers,
-                length,
-                [refusal.reason for refusal in refusals],
-                record.get("source", ""),
-                kinds,
-                tags,
-                any(self._shelf.entries[number].get("left_out") for number in numbers),
-                record.get("margin"),
-                record.get("weight", 1.0),
-                record.get("difficulty"),
-                record["id"],
-            ]
-        )
+        if by_reason:
+            record["refused"] = [row_record.refused_for(refusal) for refusal in by_reason.values()]
+        self._refusals += by_reason.values()
+        self.refused_rows += bool(by_reason)
+        entry = row_record.summary(record, self._shelf.entries)
+        self._count(entry)
+        self._index.append(entry)
         self._waiting.append(record)
         if len(self._waiting) == ROWS_A_CHUNK:
             self._close_chunk()
+
+    def _count(self, entry: dict[str, Any]) -> None:
+        self._counts["sources"].update([entry["source"]] if entry["source"] else [])
+        self._counts["tags"].update(entry["tags"])
+        self._counts["kinds"].update(entry["kinds"])
+        if entry["answers"]:
+            self._answers[entry["answers"]] += 1
+            self._lengths.append(entry["length"])
 
     def _close_chunk(self) -> None:
         if self._waiting:
             self._chunks.append(island(self._waiting))
             self._waiting = []
+
+    def _summary(self) -> dict[str, Any]:
+        """Return what the page reads at once: a line a row, its columns named once, what filters offer, the media."""
+        columns = list(self._index[0]) if self._index else []
+        lines = [list(entry.values()) for entry in self._index]
+        return {"columns": columns, "rows": lines, "facets": self._facets(), "media": self._shelf.entries}
 
     def _facets(self) -> dict[str, Any]:
         counts = {name: counter.most_common(MOST_TAGS) for name, counter in self._counts.items()}

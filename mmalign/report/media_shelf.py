@@ -20,6 +20,7 @@ PICTURE_PIXELS = 200_704
 """Pictures inside a data page are made this small: 448 by 448."""
 
 _LONGEST_NAME = 160
+_UNITS = ("s", "px", "m")
 
 
 class MediaShelf:
@@ -108,7 +109,9 @@ def _said(name: str, value: Any) -> str:
     figure = f"{value:.4g}" if isinstance(value, float) else str(value)
     if name == "width":
         return figure
-    return f"{name.removesuffix('_s').replace('_', ' ')} {figure}{' s' if name.endswith('_s') else ''}"
+    bare, _, unit = name.rpartition("_")
+    words, after = (bare, f" {unit}") if unit in _UNITS and bare else (name, "")
+    return f"{words.replace('_', ' ')} {figure}{after}"
 
 
 def _named(ref: MediaRef) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmalign.formats.media import MediaRef
@@ -53,23 +53,48 @@ def refused_for(refusal: Refusal) -> dict[str, str]:
     return _said({"reason": refusal.reason, "field": refusal.field, "value": refusal.value})
 
 
-def title(record: dict[str, Any]) -> str:
-    """Return the beginning of the last words of the prompt, in one line, for a list of rows; a lone medium's name."""
+def summary(record: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what lists, filters and orders need to know of a row; the same names for every row.
+
+    Args:
+        record: of the row.
+        entries: of all media of the page.
+    """
+    numbers = _media_numbers(record)
+    return {
+        "id": record.get("id", ""),
+        "title": _title(record),
+        "thumb": numbers[0] if numbers else -1,
+        "answers": len(record.get("answers", ())),
+        "length": _longest_answer(record),
+        "refused": [refusal["reason"] for refusal in record.get("refused", ())],
+        "source": record.get("source", ""),
+        "kinds": sorted({entries[number]["kind"] for number in numbers}),
+        "tags": [f"{name} = {value}" for name, value in record.get("tags", {}).items()],
+        "left_out": any(entries[number].get("left_out") for number in numbers),
+        "margin": record.get("margin"),
+        "weight": record.get("weight", 1.0),
+        "difficulty": record.get("difficulty"),
+    }
+
+
+def _title(record: dict[str, Any]) -> str:
+    """Return the beginning of the last words of the prompt, in one line; the name of a medium that stands alone."""
     for _, parts in reversed(record.get("turns", ())):
         words = " ".join(part for part in parts if isinstance(part, str))[: 4 * _TITLE_CHARACTERS].split()
         if words:
             return " ".join(words)[:_TITLE_CHARACTERS]
-    return str(record["id"]) if "turns" in record else ""
+    return record.get("id", "") if "turns" in record else ""
 
 
-def media_numbers(record: dict[str, Any]) -> list[int]:
+def _media_numbers(record: dict[str, Any]) -> list[int]:
     """Return the numbers of the row's media, those of its answers last."""
     parts = [part for _, parts in record.get("turns", ()) for part in parts]
     own = [number for answer in record.get("answers", ()) for number in answer.get("media", ())]
     return list(dict.fromkeys([part for part in parts if isinstance(part, int)] + own))
 
 
-def longest_answer(record: dict[str, Any]) -> int:
+def _longest_answer(record: dict[str, Any]) -> int:
     """Return the number of characters of the longest answer."""
     lengths = [
         sum(len(part) for _, parts in answer["turns"] for part in parts if isinstance(part, str))

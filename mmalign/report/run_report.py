@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -60,6 +61,7 @@ def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
         examples=list(examples),
         quarantine=reasons(refusals),
         quarantine_total=len(refusals),
+        look=_look(values, run),
         config=config,
         manifest=flat(_mapping(json.loads, _read(run.manifest))),
     )
@@ -102,6 +104,18 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{key}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return rows
+
+
+def _look(values: Mapping[str, Any], run: RunDirectory) -> str:
+    """Return the command that shows the refused rows in full, "" when the recipe does not say where they are from."""
+    data = values.get("data")
+    data = data if isinstance(data, Mapping) else {}
+    if not isinstance(data.get("train"), str):
+        return ""
+    said = ["--quarantine", str(run.quarantine)]
+    for name in ("root", "format"):
+        said += [f"--{name}", str(data[name])] if data.get(name) else []
+    return shlex.join(["mmalign", "data", "view", data["train"], "-o", "rows.html", *said])
 
 
 def _lead(values: Mapping[str, Any]) -> str:

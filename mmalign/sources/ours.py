@@ -65,9 +65,14 @@ parse = from_columns
 def matches(values: Mapping[str, Any]) -> bool:
     """Tell whether the row has an id, and prompt and answer as typed parts without media of their own.
 
-    A row that says more in its turns (tool calls) is TRL's, whose reader knows what to say to that.
+    A row that says more in its turns (tool calls) is TRL's, whose reader knows what to say to that. One whose column
+    `responses` holds conversations is ours however its turns are written: no other format would read that column.
     """
-    if "id" not in values or not (is_turns(values.get("prompt")) and is_turns(values.get("chosen"))):
+    if "id" not in values or not is_turns(values.get("prompt")):
+        return False
+    if _holds_conversations(values.get("responses")):
+        return True
+    if not is_turns(values.get("chosen")):
         return False
     turns = [turn for turn in (*values["prompt"], *values["chosen"]) if isinstance(turn, Mapping)]
     contents = [turn.get("content") for turn in turns]
@@ -76,6 +81,12 @@ def matches(values: Mapping[str, Any]) -> bool:
         and not any(turn.get("tool_calls") for turn in turns)
         and all(isinstance(content, list) and _is_plain(content) for content in contents)
     )
+
+
+def _holds_conversations(responses: Any) -> bool:
+    if not isinstance(responses, list) or not responses:
+        return False
+    return all(isinstance(response, Mapping) and is_turns(response.get("messages")) for response in responses)
 
 
 def _is_plain(content: list[Any]) -> bool:

@@ -44,8 +44,9 @@ def test_every_kind_follows_the_contract(tmp_path, media):
         assert (error.value.reason, error.value.field) == (f"{kind} is missing", "media[3]")
 
 
-def test_a_row_is_five_verbs_and_their_limits():
-    assert Modality._fields == ("limits", "check", "load", "messages", "render", "perturb")
+def test_a_row_is_five_verbs_their_limits_and_what_moving_pictures_have():
+    assert Modality._fields == ("limits", "check", "load", "messages", "render", "perturb", "playable")
+    assert [kind for kind, row in MODALITIES.items() if row.playable] == ["video"]
     for row in MODALITIES.values():
         for verb in ("check", "load", "messages", "render", "perturb"):
             assert inspect.getdoc(getattr(row, verb)), verb

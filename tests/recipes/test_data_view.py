@@ -1,8 +1,10 @@
 """`mmalign data view`: what goes into the page, what is said at the end, and what is refused."""
 
+import html
 import io
 import json
 import re
+import shlex
 
 import pytest
 from formats.rows import pair, png
@@ -62,17 +64,25 @@ def test_a_part_of_the_rows_says_that_there_are_more(folder, choices, ids, more)
 
 def test_reasons_of_a_run_are_shown_at_the_rows(folder):
     refusal = {"file": "rows.jsonl", "row": 5, "field": "", "value": "", "reason": "prompt tree is too long"}
-    (folder / "quarantine.jsonl").write_text(json.dumps(refusal) + "\n")
+    lines = [refusal, refusal | {"file": "other.jsonl", "reason": "prompt is empty"}]
+    (folder / "quarantine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = view(folder / "rows.jsonl", folder / "page.html", quarantine=folder / "quarantine.jsonl")
-    assert rows_in(done.path)[4]["refused"] == [{"reason": "prompt tree is too long"}]
-    assert (done.rows, done.refused) == (5, 3)
+    rows = rows_in(done.path)
+    assert rows[4]["refused"] == [{"reason": "prompt tree is too long"}]
+    assert (rows[5]["id"], rows[5]["refused"]) == ("other.jsonl:5", [{"reason": "prompt is empty"}])
+    assert (done.rows, done.refused) == (6, 4)
+    part = view(folder / "rows.jsonl", folder / "page.html", quarantine=folder / "quarantine.jsonl", limit=1)
+    assert [row["id"] for row in rows_in(part.path)] == ["row-0"]  # what was not looked at is not said to be missing
 
 
 def test_without_room_for_pictures_the_page_says_how_to_get_them(folder):
-    done = view(folder / "rows.jsonl", folder / "page.html", max_media_mb=0)
+    done = view(folder / "rows.jsonl", folder / "my page.html", root=folder, limit=4, max_media_mb=1e-3)
     assert (done.pictures, done.left_out) == (0, 2)
-    text = done.path.read_text(encoding="utf-8")
-    assert "2 media have no picture here" in text and "<code>--max-media-mb</code>" in text
+    text = html.unescape(done.path.read_text(encoding="utf-8"))
+    assert "2 media have no picture here" in text
+    again = re.search(r"<code>(mmalign data view .*?)</code>", text)[1]
+    said = ["--root", str(folder), "--limit", "4", "--max-media-mb", "0.002"]
+    assert shlex.split(again)[3:] == [str(folder / "rows.jsonl"), "-o", str(folder / "my page.html"), *said]
 
 
 def test_a_folder_of_media_and_one_picture_are_rows_too(folder):
@@ -104,6 +114,13 @@ def test_what_cannot_be_shown_is_said(folder, choices, message):
     with pytest.raises(DataError, match=message):
         view(folder / "rows.jsonl", folder / "page.html", **choices)
     assert not (folder / "page.html").exists()
+
+
+def test_rows_are_not_written_over(folder):
+    before = (folder / "rows.jsonl").read_bytes()
+    with pytest.raises(DataError, match=r"output '.*rows.jsonl' is not the name of a page; a page ends with .html or"):
+        view(folder / "rows.jsonl", folder / "rows.jsonl")
+    assert (folder / "rows.jsonl").read_bytes() == before
 
 
 def test_a_place_that_cannot_be_written_is_named(folder):

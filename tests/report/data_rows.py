@@ -62,6 +62,7 @@ def page_of(
     for one in rows:
         add = {Preference: page.add, MediaRef: page.add_medium, Refusal: page.refuse}[type(one)]
         add(one)
+    page.refuse_rest()
     return write(root / "page.html", page.html(title="rows.jsonl", path="data/rows.jsonl", **how))
 
 

@@ -79,9 +79,9 @@ def test_places_of_spans_count_as_a_browser_counts():
 def test_the_title_of_a_row_is_the_last_thing_said_before_the_answer():
     turns = (Message.of("user", "First?"), Message.of("assistant", "Yes."), Message.of("user", "  And\nnow? " * 40))
     preference = Preference(id="a", prompt=turns, responses=(Response.of("x"),))
-    title = row_record.title(row_record.of_preference(preference, lambda ref, field: 0))
-    assert title == ("And now? " * 40)[:140]
-    assert row_record.title({"id": "a"}) == ""
+    summary = row_record.summary(row_record.of_preference(preference, lambda ref, field: 0), [])
+    assert summary["title"] == ("And now? " * 40)[:140]
+    assert row_record.summary(row_record.of_refusal(Refusal("a", 1, "", "", "bad")), [])["title"] == ""
 
 
 # ---- refused rows ----------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 import dataclasses
 from base64 import b64encode
+from urllib.parse import quote
 
 import pytest
 from formats.rows import png
+from PIL import Image
 from report.contrast import WORST_CONTRAST
 from report.data_rows import HOSTILE, image, many, page_of, row
 
+from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
 from mmalign.modalities.table import MODALITIES
@@ -273,6 +276,35 @@ def test_a_clip_is_played_and_paused(tmp_path, opened, monkeypatch):
     assert page.get_attribute("#row img", "src") == moving
     page.keyboard.press("p")
     assert page.get_attribute("#row img", "src") == still
+
+
+def test_a_real_clip_is_a_strip_of_frames_that_can_be_played(tmp_path, opened):
+    first, *others = (Image.new("RGB", (64, 48), (40 * k, 0, 200 - 40 * k)) for k in range(5))
+    first.save(tmp_path / "clip.gif", save_all=True, append_images=others, duration=400)
+    page = opened(page_of(tmp_path, [MediaRef(kind="video", uri="clip.gif")]))
+    page.keyboard.press("j")
+    page.wait_for_selector("#row .reel.strip")
+    strip = page.locator("#row img").evaluate("(one) => [one.naturalWidth, one.naturalHeight]")
+    assert strip[0] > 3.5 * strip[1]
+    assert "clip.gif · video, frames 4, 64 x 48" in page.inner_text("#row .caption")
+    page.keyboard.press("p")
+    page.wait_for_selector("#row .reel:not(.strip)")
+    assert page.locator("#row img").evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [64, 48]
+    assert page.get_attribute("#row img", "src").startswith("data:image/webp;base64,")
+
+
+def test_the_page_shows_whatever_a_modality_renders(tmp_path, opened, monkeypatch):
+    drawn = "data:image/svg+xml," + quote('<svg xmlns="http://www.w3.org/2000/svg" width="300" height="200"/>')
+    plan = dataclasses.make_dataclass("Plan", [("boxes", int), ("area_m", float)])
+    draws = MODALITIES["video"]._replace(
+        check=lambda ref, limits, field: plan(7, 12.25), render=lambda ref, limits, pixels, field: drawn, playable=None
+    )
+    monkeypatch.setitem(MODALITIES, "video", draws)
+    page = opened(page_of(tmp_path, [row("a", media=(MediaRef(kind="video", uri="room.json"),))]))
+    page.keyboard.press("j")
+    assert page.get_attribute("#row img", "src") == drawn
+    assert page.inner_text("#row .caption") == "room.json · video, boxes 7, area 12.25 m"
+    assert page.locator(".play").count() == 0
 
 
 # ---- keys --------------------------------------------------------------------------------------------------------

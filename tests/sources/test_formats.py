@@ -273,6 +273,24 @@ def test_mdpo_marks_become_turns():
 # ---- ids -----------------------------------------------------------------------------------------
 
 
+def test_a_list_of_answers_is_ours_however_its_turns_are_written():
+    answers = [[{"role": "assistant", "content": word}] for word in ("best", "middling", "worst")]
+    row = {
+        "id": "a",
+        "prompt": [{"role": "user", "content": "How good?"}],
+        "responses": [{"messages": turns, "score": 3.0 - k} for k, turns in enumerate(answers)],
+        "chosen": answers[0],
+        "rejected": answers[-1],
+    }
+    preference = parse(RawRow("rows.jsonl", 1, row))
+    assert preference.provenance["source"] == "mmalign"
+    assert [(response.text, response.score) for response in preference.responses] == [
+        ("best", 3.0),
+        ("middling", 2.0),
+        ("worst", 1.0),
+    ]
+
+
 def test_ids_name_rows(tmp_path):
     rows = [{"id": "a"}, {"id": "a"}, {}, {"id": 5}]
     rows = [row | {"prompt": "q", "chosen": "x", "rejected": "y"} for row in rows]

@@ -25,6 +25,7 @@ function medium(number) {
       image.classList.toggle('tiny', Math.max(image.naturalWidth, image.naturalHeight) <= MOST_ENLARGED_PX);
       const isStrip = isLong(image);
       reel.classList.toggle('strip', isStrip);
+      image.style.setProperty('--ratio', String(image.naturalWidth / image.naturalHeight));
       // What scrolls must be reached by the keyboard too.
       if (isStrip) reel.tabIndex = 0;
       else reel.removeAttribute('tabindex');

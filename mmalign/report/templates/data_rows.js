@@ -3,12 +3,10 @@
 const element = (id) => document.getElementById(id);
 const indexIsland = element('index');
 const ROWS_A_CHUNK = Number(indexIsland.dataset.rowsAChunk);
-const { rows: indexLines, facets, media, path: dataPath } = JSON.parse(indexIsland.textContent);
+const { columns, rows: lines, facets, media } = JSON.parse(indexIsland.textContent);
 
-const rows = indexLines.map(
-  ([title, thumb, answers, length, refused, source, kinds, tags, leftOut, margin, weight, difficulty, id], number) =>
-    ({ number, title, thumb, answers, length, refused, source, kinds, tags, leftOut, margin, weight, difficulty, id }),
-);
+/** What the list, the filters and the orders know of each row; see row_record.summary. */
+const rows = lines.map((line, number) => ({ number, ...Object.fromEntries(columns.map((name, k) => [name, line[k]])) }));
 const chunks = new Map();
 const haystacks = new Map();
 
@@ -47,7 +45,7 @@ function passes(row, { state, reason, medium, answers, source, tag, from, to }) 
   return (
     (state === '' || (state === 'refused') === row.refused.length > 0) &&
     (reason === '' || row.refused.includes(reason)) &&
-    (medium === '' || (medium === 'none' ? row.kinds.length === 0 : medium === 'left-out' ? row.leftOut : row.kinds.includes(medium))) &&
+    (medium === '' || (medium === 'none' ? row.kinds.length === 0 : medium === 'left-out' ? row.left_out : row.kinds.includes(medium))) &&
     (answers === '' || (answers === '3' ? row.answers >= 3 : row.answers === Number(answers))) &&
     (source === '' || row.source === source) &&
     (tag === '' || row.tags.includes(tag)) &&
