@@ -92,8 +92,9 @@ def test_policy_and_frozen_copy_run_the_tower_once_with_identical_bits(tiny_mode
     assert runs.count == 3 and memo.tower_runs == 1
 
 
-@pytest.mark.parametrize("engine", ["tree", "flat"])
-@pytest.mark.parametrize("name", families_with_videos())
+@pytest.mark.parametrize(
+    ("name", "engine"), [(name, "tree") for name in families_with_videos()] + [("llava_onevision", "flat")]
+)
 def test_videos_are_encoded_once_a_batch_and_once_a_data_set(tiny_model, tmp_path, name, engine):
     """Two videos; a video and a picture; text; a picture: where the kinds go apart, a row with both is asked twice."""
     directory = tiny_model(name)
