@@ -69,11 +69,11 @@ def parse(values: Mapping[str, Any]) -> Preference:
     if not isinstance(better, int) or isinstance(better, bool) or better not in (first, second):
         reason = "row does not say which answer is better"
         raise RowError(reason, field=column, value=or_nothing(better), hint=f"{first} or {second}")
-    media = tuple(_media(values))
     asked = "question" if "question" in values else "prompt"
+    prompt, media = question(values.get(asked), asked, _media(values))
     return Preference(
         id="",
-        prompt=question(values.get(asked), asked, len(media)),
+        prompt=prompt,
         media=media,
         responses=tuple(_response(values, which) for which in (better, first + second - better)),
     )

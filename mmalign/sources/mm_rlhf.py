@@ -1,10 +1,10 @@
 """MM-RLHF's `dpo_pairs.jsonl`, and the rows of its reward benchmark: pairs with a critique of each answer.
 
 Source: Kwai-YuanQi/MM-RLHF, llava/train/train_dpo.py. A row has `image`, or `video`: a folder of frames. As there,
-tags in the prompt are dropped and the media put before it. `chosen_reason` and `rejected_reason` become the
-critiques; a row with `is_tie` has two equally good answers. `ls_factor` (a precomputed strength of the pair) and
-`mixed_up_image` (a picture for an objective over changed media) are kept as tags. `reference_*_logp` are those of
-another model and are not read.
+tags in the prompt are dropped and the medium put before it; several media stand where their tags are. `chosen_reason`
+and `rejected_reason` become the critiques; a row with `is_tie` has two equally good answers. `ls_factor` (a precomputed
+strength of the pair) and `mixed_up_image` (a picture for an objective over changed media) are kept as tags.
+`reference_*_logp` are those of another model and are not read.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read, or the row has both image and video.
     """
-    media = tuple(media_of(values))
+    prompt, media = question(values["prompt"], "prompt", media_of(values))
     if len({ref.kind for ref in media}) > 1:
         raise RowError("row has both image and video", field="video", value=values.get("video", values.get("videos")))
     is_tie = values.get("is_tie")
@@ -66,7 +66,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     )
     return Preference(
         id="",
-        prompt=question(values["prompt"], "prompt", len(media)),
+        prompt=prompt,
         media=media,
         responses=responses,
         ties=((0, 1),) if is_tie else (),

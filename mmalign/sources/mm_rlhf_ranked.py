@@ -45,7 +45,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing, or what stands in it has none of the forms that this reader knows.
     """
-    media = tuple(media_of(values))
+    prompt, media = question(values.get("question"), "question", media_of(values))
     outputs = values["models_output"]
     if not isinstance(outputs, Mapping | list):
         raise _unknown_form("models_output", outputs, "{model: text} or a list of texts")
@@ -62,7 +62,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
         )
         for key in keys
     ]
-    return ranked(question(values.get("question"), "question", len(media)), media, responses, _ranks(values, keys))
+    return ranked(prompt, media, responses, _ranks(values, keys))
 
 
 def _ranks(values: Mapping[str, Any], keys: list[Any]) -> list[float]:

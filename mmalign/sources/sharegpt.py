@@ -12,7 +12,16 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import TurnReader, is_turns, media_of, or_nothing, response_from, split_answer, with_system
+from mmalign.sources.turns import (
+    TurnReader,
+    is_turns,
+    media_of,
+    or_nothing,
+    require_answerable,
+    response_from,
+    split_answer,
+    with_system,
+)
 
 EXAMPLES = {
     "preference": {
@@ -68,8 +77,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     if all(answer is None for answer in answers.values()):
         prompt, response = split_answer(messages, column)
         return Preference(id="", prompt=prompt, media=reader.media, responses=(response,))
-    if messages[-1].role not in ("user", "tool"):
-        raise RowError("turns before the answers must end with the user", field=column, value=messages[-1].role)
+    require_answerable(messages, column)
     for name, answer in answers.items():
         if not isinstance(answer, str | Mapping):
             raise RowError("answer must be one turn", field=name, value=or_nothing(answer))

@@ -193,6 +193,16 @@ def split_answer(messages: tuple[Message, ...], field: str) -> tuple[tuple[Messa
     return messages[:-1], Response(messages=(answer,))
 
 
+def require_answerable(messages: tuple[Message, ...], field: str) -> None:
+    """Refuse turns after which no answer of the assistant can stand.
+
+    Raises:
+        RowError: the last turn is neither the user's nor a tool's.
+    """
+    if messages[-1].role not in ("user", "tool"):
+        raise RowError("turns before the answers must end with the user", field=field, value=messages[-1].role)
+
+
 def require_same_prompt(prompt: tuple[Message, ...], other: tuple[Message, ...], field: str) -> None:
     """Refuse a row whose two whole conversations differ before their last answers, in a speaker or in a word.
 
@@ -225,16 +235,25 @@ def media_first(messages: tuple[Message, ...], count: int) -> tuple[Message, ...
     return (*messages[:at], Message(role="user", parts=parts), *messages[at + 1 :])
 
 
-def question(raw: Any, field: str, media_count: int) -> tuple[Message, ...]:
-    """Read a prompt that is one text: its tags are dropped and the media put before it, as LLaVA's loaders for DPO do.
+def question(raw: Any, field: str, media: Sequence[MediaRef]) -> tuple[tuple[Message, ...], tuple[MediaRef, ...]]:
+    """Read a prompt that is one text; return it with its media in the order of their placeholders.
+
+    A single medium is put before the text and the tags are dropped, as LLaVA's loaders for DPO do. Tags of several
+    media say where each stands; without tags they are put before the text too.
 
     Raises:
-        RowError: it is no text.
+        RowError: it is no text, or has a tag and the row no medium.
     """
     if not isinstance(raw, str):
         raise RowError("column must be a text", field=field, value=or_nothing(raw))
-    words = "".join(_TAGS.split(raw)[::2]).strip()
-    return media_first((Message.of("user", words),), media_count)
+    if len(media) == 1:
+        words = "".join(_TAGS.split(raw)[::2]).strip()
+        return media_first((Message.of("user", words),), 1), tuple(media)
+    reader = TurnReader(media, strip_newline=True)
+    messages = reader.messages([{"role": "user", "content": raw.strip()}], field)
+    if not any(message.media_indices for message in messages):
+        messages = media_first(messages, len(media))
+    return messages, reader.media
 
 
 def answer(raw: Any, field: str, **facts: Any) -> Response:

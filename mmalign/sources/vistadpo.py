@@ -48,10 +48,10 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read.
     """
-    media = tuple(media_of(values))
+    prompt, media = question(values["prompt"], "prompt", media_of(values))
     return Preference(
         id="",
-        prompt=question(values["prompt"], "prompt", len(media)),
+        prompt=prompt,
         media=media,
         responses=tuple(answer(values[name], name) for name in ("chosen", "rejected", "rejected_2")),
         ties=((1, 2),),

@@ -202,6 +202,21 @@ def test_vlfeedback_ratings_are_named_scores_and_their_mean_orders():
     assert preference(row | {"completions": columns}).responses == made.responses
 
 
+def test_a_rating_that_is_missing_makes_no_answer_better():
+    def answer(text, **ratings):
+        return {"response": text, "annotations": {name: {"Rating": rating} for name, rating in ratings.items()}}
+
+    rows = [answer("lame but true", help="N/A", truth="4"), answer("good", help="4", truth="5")]
+    made = preference({"prompt": "q", "completions": rows})
+    # by the mean of its own ratings the first would have 4 and the second 4.5; by truth alone it is 4 and 5
+    assert [(response.text, response.score) for response in made.responses] == [("good", 5.0), ("lame but true", 4.0)]
+    rows = [answer("unrated in truth", help="5", truth=""), answer("good", help="5", truth="4")]
+    assert preference({"prompt": "q", "completions": rows}).levels() == (0, 0)
+    rows = [answer("x", help="5", truth=None), answer("y", help="N/A", truth="4")]
+    with pytest.raises(RowError, match="completions: nothing orders all answers"):
+        preference({"prompt": "q", "completions": rows})
+
+
 def test_a_demonstration_with_a_column_of_answers_stays_one():
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     assert detect({"messages": turns, "answers": ["a", "b"]}).name == "sharegpt"
@@ -230,6 +245,35 @@ def test_parquet_with_the_bytes_of_pictures(tmp_path):
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
     (made,) = read(tmp_path / "rows.parquet", on_refused=pytest.fail)
     assert made.media == (MediaRef(kind="image", content=content),)
+
+
+# ---- prompts that are one text ---------------------------------------------------------------------------------------
+
+ONE_TEXT = [
+    ("vistadpo", "preference", "prompt"),
+    ("align_anything", "text-image-to-text", "question"),
+    ("mm_rlhf", "a picture", "prompt"),
+    ("mm_rlhf_ranked", "three outputs, two of them equally good", "question"),
+    ("llava_hound", "several pictures, MIA-DPO", "prompt"),
+    ("rlhf_v", "question, chosen, rejected", "question"),
+]
+
+
+def about(name, title, column, text, *pictures):
+    """The example of a format, asked `text` about pictures."""
+    row = {key: value for key, value in EXAMPLES[name, title].items() if key not in ("image", "video")}
+    return preference(row | {column: text, "image": list(pictures)}, format=name)
+
+
+@pytest.mark.parametrize(("name", "title", "column"), ONE_TEXT, ids=[name for name, *_ in ONE_TEXT])
+def test_a_tag_in_a_prompt_of_one_text_is_the_place_of_its_medium_and_never_stays_as_text(name, title, column):
+    text = "See <image>\nand <image>: which?"
+    made = about(name, title, column, text, "1.jpg", "2.jpg")
+    assert made.prompt == (Message.of("user", "See ", 0, "and ", 1, ": which?"),)
+    assert about(name, title, column, "Which?", "1.jpg", "2.jpg").prompt == (Message.of("user", 0, 1, "Which?"),)
+    assert about(name, title, column, "<image>\nWhat?", "1.jpg").prompt == (Message.of("user", 0, "What?"),)
+    with pytest.raises(RowError, match=r"row has no medium|1 placeholder\(s\), 0 medium"):
+        about(name, title, column, "<image>\nWhat?")
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -274,6 +318,9 @@ MIA = EXAMPLES["llava_hound", "several pictures, MIA-DPO"]
         (RANKED | {"scores": [1, 2]}, "scores: must be a list with one number per answer .got .1, 2..; 3 answers"),
         (RANKED | {"scores": [1, 2, float("nan")]}, r"scores\[2\]: must be a number .got nan."),
         (RANKED | {"order": [0, 1]}, "order: must name every answer once, from 0 .got .0, 1..; 3 answers"),
+        (RANKED | {"ranks": [1, 2, 3], "prompt": [{"role": "user", "content": "q"},
+                                                  {"role": "assistant", "content": "a"}]},
+         "prompt: turns before the answers must end with the user .got 'assistant'."),
         (RANKED | {"scores": None, "ranks": None}, "responses: nothing orders all answers; give scores, ranks or"),
         (RANKED | {"responses": ["x"], "scores": [1]}, "row must have two answers or more .got 1."),
         (RANKED | {"responses": ["x", "x", "y"], "scores": [1, 2, 3]}, "two answers of different rank are the same"),
