@@ -185,7 +185,7 @@ def _read_message(raw: Any, field: str, kinds: list[str]) -> Message:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             parts.append(TextPart(text=part["text"]))
-        elif kind in ("image", "video"):
+        elif kind in ("image", "video") and not any(part[name] for name in part if name != "type"):
             parts.append(MediaPart(index=len(kinds)))
             kinds.append(kind)
         else:
@@ -226,6 +226,12 @@ def _read_ref(kind: str, raw: Any, facts: Mapping[str, Any], field: str) -> Medi
     return dataclasses.replace(MediaRef.parse(kind, raw, field=field), **said)
 
 
+def _read_own(raw: Any, field: str) -> MediaRef:
+    """Read a medium that a response saw: what stands in a media column and its facts, in one object."""
+    where = {name: value for name, value in raw.items() if name not in ("kind", *_MEDIA_FACTS)}
+    return _read_ref(raw["kind"], where, raw, field)
+
+
 def _said_facts(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, facts[name]) for name in _MEDIA_FACTS if facts.get(name) is not None]
 
@@ -263,7 +269,7 @@ def _read_response(raw: Any, field: str, order: list[int]) -> Response:
     messages, _ = _read_messages(raw.get("messages"), f"{field}.messages", media_allowed=False)
     media = raw.get("media")
     if media is not None:
-        media = _in_order([_read_ref(ref["kind"], ref, ref, f"{field}.media") for ref in media], order)
+        media = _in_order([_read_own(ref, f"{field}.media") for ref in media], order)
     return Response(
         messages=tuple(messages),
         score=raw.get("score"),

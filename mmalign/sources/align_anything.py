@@ -17,7 +17,8 @@ from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.candidates import number
-from mmalign.sources.turns import answer, media_column, media_of, or_nothing, question
+from mmalign.sources.media_columns import media_column, media_of
+from mmalign.sources.turns import answer, or_nothing, question
 
 EXAMPLES = {
     "text-image-to-text": {

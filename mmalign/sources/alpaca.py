@@ -13,7 +13,8 @@ from typing import Any
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
 from mmalign.sources.candidates import pair_scores
-from mmalign.sources.turns import TurnReader, media_of, or_nothing, response_from, with_system
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import TurnReader, or_nothing, response_from, with_system
 
 EXAMPLES = {
     "preference": {

@@ -26,12 +26,11 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.candidates import number, ranked
+from mmalign.sources.media_columns import media_column, media_of
 from mmalign.sources.turns import (
     TurnReader,
     is_turns,
-    media_column,
     media_first,
-    media_of,
     or_nothing,
     require_answerable,
     response_from,

@@ -12,10 +12,10 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
+from mmalign.sources.media_columns import media_of
 from mmalign.sources.turns import (
     TurnReader,
     is_turns,
-    media_of,
     or_nothing,
     require_answerable,
     response_from,

@@ -16,17 +16,8 @@ from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
-from mmalign.sources.turns import (
-    TAG_OF,
-    TurnReader,
-    is_turns,
-    media_column,
-    media_of,
-    or_nothing,
-    require_same_prompt,
-    response_from,
-    split_answer,
-)
+from mmalign.sources.media_columns import TAG_OF, media_column, media_of
+from mmalign.sources.turns import TurnReader, is_turns, or_nothing, require_same_prompt, response_from, split_answer
 
 EXAMPLES = {
     "rejected_response": {

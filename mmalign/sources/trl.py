@@ -17,15 +17,8 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.candidates import pair_scores
-from mmalign.sources.turns import (
-    TurnReader,
-    is_turns,
-    media_first,
-    media_of,
-    or_nothing,
-    response_from,
-    transcript,
-)
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import TurnReader, is_turns, media_first, or_nothing, response_from, transcript
 
 EXAMPLES = {
     "conversational": {

@@ -15,7 +15,8 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import answer, media_of, question
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import answer, question
 
 EXAMPLES = {
     "preference": {

@@ -18,7 +18,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import MediaPart, Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.store import completed, json_line, mime_type, write_jsonl, write_parquet
-from mmalign.sources.turns import TAG_OF
+from mmalign.sources.media_columns import TAG_OF
 
 _RESPONSE_FACTS = ("score", "scores", "critique", "spans", "model", "annotator")
 _ENDINGS = {

@@ -132,11 +132,6 @@ def test_mia_dpo_tags_say_where_each_picture_stands():
     assert preference(row).prompt == (Message.of("user", 0, 1, "Which is tidier?"),)
 
 
-def test_a_list_under_video_is_one_clip():
-    row = EXAMPLES["trl", "a video"] | {"videos": None, "video": ["1.jpg", "2.jpg"]}
-    assert preference(row).media == (MediaRef(kind="video", frames=("1.jpg", "2.jpg")),)
-
-
 def test_povid_and_sima_rows_are_llavas():
     row = EXAMPLES["llava", "preference"] | {"rejected_conversations": EXAMPLES["llava", "preference"]["conversations"]}
     row = row | {
@@ -245,35 +240,6 @@ def test_parquet_with_the_bytes_of_pictures(tmp_path):
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
     (made,) = read(tmp_path / "rows.parquet", on_refused=pytest.fail)
     assert made.media == (MediaRef(kind="image", content=content),)
-
-
-# ---- prompts that are one text ---------------------------------------------------------------------------------------
-
-ONE_TEXT = [
-    ("vistadpo", "preference", "prompt"),
-    ("align_anything", "text-image-to-text", "question"),
-    ("mm_rlhf", "a picture", "prompt"),
-    ("mm_rlhf_ranked", "three outputs, two of them equally good", "question"),
-    ("llava_hound", "several pictures, MIA-DPO", "prompt"),
-    ("rlhf_v", "question, chosen, rejected", "question"),
-]
-
-
-def about(name, title, column, text, *pictures):
-    """The example of a format, asked `text` about pictures."""
-    row = {key: value for key, value in EXAMPLES[name, title].items() if key not in ("image", "video")}
-    return preference(row | {column: text, "image": list(pictures)}, format=name)
-
-
-@pytest.mark.parametrize(("name", "title", "column"), ONE_TEXT, ids=[name for name, *_ in ONE_TEXT])
-def test_a_tag_in_a_prompt_of_one_text_is_the_place_of_its_medium_and_never_stays_as_text(name, title, column):
-    text = "See <image>\nand <image>: which?"
-    made = about(name, title, column, text, "1.jpg", "2.jpg")
-    assert made.prompt == (Message.of("user", "See ", 0, "and ", 1, ": which?"),)
-    assert about(name, title, column, "Which?", "1.jpg", "2.jpg").prompt == (Message.of("user", 0, 1, "Which?"),)
-    assert about(name, title, column, "<image>\nWhat?", "1.jpg").prompt == (Message.of("user", 0, "What?"),)
-    with pytest.raises(RowError, match=r"row has no medium|1 placeholder\(s\), 0 medium"):
-        about(name, title, column, "<image>\nWhat?")
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
