@@ -26,6 +26,7 @@ from mmalign.modalities.table import limits_below
 from mmalign.recipes.media_panels import MOST_MEDIA, media_table
 from mmalign.recipes.terminal import safe, visible
 from mmalign.sources.detect import Source, detect, named, parse
+from mmalign.sources.meaning import Watched
 from mmalign.sources.places import Place, refuse_options_for, rows_or_media
 from mmalign.sources.read import RawRow, read_raw
 
@@ -84,7 +85,7 @@ def show(
     if isinstance(raw, RowError):
         console.print(_refusal(raw))
         return False
-    watched = _Watched(raw.values)
+    watched = Watched(raw.values)
     try:
         source = named(format) if format else detect(raw.values)
         preference = parse(RawRow(raw.file, raw.row, watched), format)
@@ -152,22 +153,6 @@ def _require_options_used(
         refuse_options_for(place, "videos", **given)
 
 
-class _Watched(dict):
-    """A row that remembers which of its columns were asked for."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self.asked: set[str] = set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return super().get(key, default)
-
-    def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
-        return super().__getitem__(key)
-
-
 def _find(path: str | os.PathLike[str], row: int, allow_network: bool) -> RawRow | RowError:
     """Return the row with this number (in a folder of files: the row at this place), or why it cannot be read."""
     broken: dict[int, RowError] = {}
@@ -187,7 +172,7 @@ def _find(path: str | os.PathLike[str], row: int, allow_network: bool) -> RawRow
 # ---- panels ----------------------------------------------------------------------------------------------------
 
 
-def _heading(raw: RawRow, source: Source, preference: Preference, watched: _Watched) -> RenderableType:
+def _heading(raw: RawRow, source: Source, preference: Preference, watched: Watched) -> RenderableType:
     count = len(preference.responses)
     kind = {1: "a demonstration", 2: "a pair"}.get(count, f"a list of {count} answers")
     facts = Table.grid(padding=(0, 2))

@@ -15,7 +15,6 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.candidates import pair_scores
 from mmalign.sources.media_columns import media_of
 from mmalign.sources.turns import answer, or_nothing, question
 
@@ -56,8 +55,5 @@ def parse(values: Mapping[str, Any]) -> Preference:
     if not listed:
         raise RowError("row has no medium", field="video", value=or_nothing(values.get("video")))
     prompt, media = question(values["prompt"], "prompt", listed)
-    responses = tuple(
-        answer(values[name], name, **facts)
-        for name, facts in zip(("chosen", "rejected"), pair_scores(values), strict=True)
-    )
+    responses = tuple(answer(values[name], name) for name in ("chosen", "rejected"))
     return Preference(id="", prompt=prompt, media=media, responses=responses)

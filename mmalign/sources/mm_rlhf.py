@@ -59,9 +59,6 @@ def parse(values: Mapping[str, Any]) -> Preference:
     prompt, media = question(values["prompt"], "prompt", media_of(values))
     if len({ref.kind for ref in media}) > 1:
         raise RowError("row has both image and video", field="video", value=values.get("video", values.get("videos")))
-    is_tie = values.get("is_tie")
-    if is_tie not in (None, False, True):
-        raise RowError("must be true or false", field="is_tie", value=is_tie)
     responses = tuple(
         answer(values[name], name, critique=_critique(values, f"{name}_reason")) for name in ("chosen", "rejected")
     )
@@ -70,7 +67,6 @@ def parse(values: Mapping[str, Any]) -> Preference:
         prompt=prompt,
         media=media,
         responses=responses,
-        ties=((0, 1),) if is_tie else (),
         tags=_tags(values),
     )
 

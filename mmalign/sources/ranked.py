@@ -34,7 +34,6 @@ from mmalign.sources.turns import (
     or_nothing,
     require_answerable,
     response_from,
-    with_system,
 )
 
 EXAMPLES = {
@@ -154,7 +153,7 @@ def _prompt(values: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[Media
     require_answerable(messages, column)
     if not any(message.media_indices for message in messages):
         messages = media_first(messages, len(listed))
-    return with_system(values, messages), reader.media
+    return messages, reader.media
 
 
 def _from_object(raw: Mapping[str, Any], field: str) -> Response:

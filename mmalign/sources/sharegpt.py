@@ -20,7 +20,6 @@ from mmalign.sources.turns import (
     require_answerable,
     response_from,
     split_answer,
-    with_system,
 )
 
 EXAMPLES = {
@@ -72,7 +71,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     """
     column = "conversations" if "conversations" in values else "messages"
     reader = TurnReader(media_of(values))
-    messages = with_system(values, reader.messages(values[column], column))
+    messages = reader.messages(values[column], column)
     answers = {name: values.get(name) for name in ("chosen", "rejected")}
     if all(answer is None for answer in answers.values()):
         prompt, response = split_answer(messages, column)
@@ -82,4 +81,4 @@ def parse(values: Mapping[str, Any]) -> Preference:
         if not isinstance(answer, str | Mapping):
             raise RowError("answer must be one turn", field=name, value=or_nothing(answer))
     responses = tuple(response_from(answer, name) for name, answer in answers.items())
-    return Preference(id="", prompt=messages, media=reader.media, responses=responses, margin=values.get("margin"))
+    return Preference(id="", prompt=messages, media=reader.media, responses=responses)

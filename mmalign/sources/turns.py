@@ -200,10 +200,18 @@ def require_same_prompt(prompt: tuple[Message, ...], other: tuple[Message, ...],
         raise RowError("the two conversations must share their prompt", field=field, value=": ".join(differing))
 
 
-def with_system(values: Mapping[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Put the text of a column `system`, where a row has one, before the turns."""
-    system = values.get("system")
-    return (Message.of("system", system), *messages) if isinstance(system, str) and system else messages
+def history(raw: Any) -> list[dict[str, Any]]:
+    """Turn a column `history`, a list of [question, answer], into the turns before the question.
+
+    Raises:
+        RowError: an entry is no such pair.
+    """
+    turns = []
+    for pair in raw or ():
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RowError("history must hold [question, answer]", field="history", value=pair)
+        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return turns
 
 
 def media_first(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:

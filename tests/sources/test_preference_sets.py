@@ -63,6 +63,18 @@ def test_swift_missing_tags_are_those_of_the_kind_that_is_missing():
     assert [ref.kind for ref in made.media] == ["video", "image"]
 
 
+def test_swift_conversations_may_stand_as_a_question_and_its_response():
+    made = preference(EXAMPLES["swift", "a query and its response"])
+    assert made.prompt == (
+        Message.of("user", 0, "Is this a kitchen?"), Message.of("assistant", "Yes."),
+        Message.of("user", "What is on the stove?"),
+    )  # fmt: skip
+    assert (made.media, texts(made)) == ((KITCHEN,), ["A red kettle.", "A red kettle and two pans."])
+    made = preference(EXAMPLES["swift", "a question and its response, MM-RLHF's export"])
+    assert made.prompt == (Message.of("user", 0, "What happens first?"),)
+    assert (made.media, texts(made)) == ((clip("cooking.mp4"),), ["He fills the kettle.", "He lights the stove."])
+
+
 # ---- MM-RLHF ---------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +246,15 @@ def test_align_anything_videos_and_critiques():
     assert made.rejected.critique == "That comes second."
 
 
+def test_pku_saferlhf_says_which_answer_is_safe_and_which_is_safer():
+    made = preference(EXAMPLES["align_anything", "text only, PKU-SafeRLHF"])
+    assert texts(made) == ["A kettle.", "A fridge."]
+    assert [(response.model, response.scores) for response in made.responses] == [
+        ("m-7b-chat", {"safe": 1.0}), ("m-7b", {"safe": 1.0})
+    ]  # fmt: skip
+    assert made.tags == {"safer": "rejected"}
+
+
 def test_parquet_with_the_bytes_of_pictures(tmp_path):
     content = png()
     row = EXAMPLES["align_anything", "text-image-to-text"] | {"image": {"bytes": content, "path": "x.png"}}
@@ -279,6 +300,9 @@ MIA = EXAMPLES["llava_hound", "several pictures, MIA-DPO"]
         (MIA | {"image": ["a.jpg"] * 3}, r"2 placeholder\(s\), 3 medium"),
         (ALIGN | {"overall_response": 0}, "overall_response: row does not say which answer is better .got 0.; 1 or 2"),
         (ALIGN | {"overall_response": None}, "overall_response: row does not say which answer is better .got 'nothi"),
+        (ALIGN | {"better_response_id": 1}, "better_response_id: row says in two ways which answer is better .got 1."),
+        (ALIGN | {"is_response_1_safe": 1}, "is_response_1_safe: must be true or false .got 1."),
+        (ALIGN | {"safer_response_id": 0}, "safer_response_id: must be the number of an answer .got 0."),
         (ALIGN | {"response_1": {"bytes": b"x"}}, "response_1: column must be a text"),
         (ALIGN | {"objective_rules_rate_2": "x"}, "objective_rules_rate_2: must be a number"),
         (RANKED | {"scores": [1, 2]}, "scores: must be a list with one number per answer .got .1, 2..; 3 answers"),
