@@ -95,11 +95,11 @@ def described(shape: Any) -> str:
     '640 x 480'
 
     A record is told by the names of its fields, width and height together, a name that ends with a unit with it:
-    "frames 8, 448 x 252, duration 2.5 s".
+    "frames 8, 448 x 252, duration 2.5 s". Fields that hold many values, such as a time for each frame, are left out.
     """
     if not dataclasses.is_dataclass(shape):
         return " x ".join(map(str, shape))
-    facts = dataclasses.asdict(shape)
+    facts = {name: value for name, value in dataclasses.asdict(shape).items() if not isinstance(value, list | tuple)}
     if "width" in facts and "height" in facts:
         facts["width"] = f"{facts['width']} x {facts.pop('height')}"
     return ", ".join(_said(name, value) for name, value in facts.items())

@@ -8,10 +8,14 @@ from formats.rows import EVERYTHING, png
 from pictures import encoded, noise
 from report.data_rows import HOSTILE, image, page_of, row, shelf
 from report.pages import require_only_its_own_script
+from videos import numbered, write
 
+from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
+from mmalign.modalities.sampling import Sampling
 from mmalign.modalities.table import MODALITIES
+from mmalign.modalities.video import VideoLimits
 from mmalign.report import row_record
 from mmalign.report.data_page import ROWS_A_CHUNK, island
 from mmalign.report.media_shelf import described
@@ -167,11 +171,12 @@ def test_media_that_stand_alone_are_rows_without_answers(tmp_path):
     assert gone["refused"][0]["reason"] == "image is missing"
 
 
-def test_what_a_check_found_is_told_with_its_units():
-    from mmalign.modalities.video import ClipShape
-
-    shape = ClipShape(frames=8, width=448, height=252, source_fps=29.97, source_frames=310, duration_s=10.34375)
-    assert described(shape) == "frames 8, 448 x 252, source fps 29.97, source frames 310, duration 10.34 s"
+def test_what_a_check_found_is_told_with_its_units_and_without_a_value_a_frame(tmp_path):
+    write(tmp_path / "a.mp4", numbered(12))
+    limits = VideoLimits(root=tmp_path, sampling=Sampling(policy="uniform", frames=8))
+    shape = MODALITIES["video"].check(MediaRef(kind="video", uri="a.mp4"), limits)
+    assert len(shape.timestamps_s) == 8
+    assert described(shape) == "frames 8, 64 x 48, source fps 10, source frames 12, duration 1.2 s"
     assert described((640, 480)) == "640 x 480"
 
 
