@@ -60,6 +60,26 @@ def rows_or_media(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     return Place(path=str(path), root=at_root, media=media)
 
 
+def refuse_options_for(place: Place, what: str, **given: bool) -> None:
+    """Refuse options that would be ignored because the media that stand alone here are not what they ask about.
+
+    Args:
+        place: media that stand alone.
+        what: what the options are about and the place does not hold: "rows", or the plural of a kind of media.
+        given: whether each option says something else than its default, by its name.
+
+    Raises:
+        DataError: one of them does.
+    """
+    names = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
+    if names:
+        asks = "asks" if len(names) == 1 else "ask"
+        way_out = (
+            "leave it out, or name a file of them" if len(names) == 1 else "leave them out, or name a file of them"
+        )
+        raise DataError(f"{place.path} holds media and no {what}; {', '.join(names)} {asks} for {what}: {way_out}")
+
+
 def kind_of(path: str | os.PathLike[str]) -> MediaKind | None:
     """Return the kind of media that files with this ending are, None for every other ending."""
     return _KIND_OF.get(Path(path).suffix.lower())
