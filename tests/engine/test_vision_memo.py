@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
-from prompt_rows import rows_of, video_rows_of
+from prompt_rows import ids, rows_of, video_rows_of
 from torch import Tensor, nn
 
 from mmalign.engine.families import families_with_videos
@@ -251,3 +252,20 @@ def test_a_trained_merger_leaves_the_blocks_in_front_of_it_shared(tiny_model, na
     (tower,) = towers_of(policy.base, policy.family)
     assert tower.name == "model.visual.blocks"
     assert tower.kept == ((0, 1) if name == "qwen3_vl" else (1,))
+
+
+def test_a_still_that_is_asked_about_as_a_video_too_runs_the_tower_twice(tiny_model, tmp_path):
+    """Its patches are those of the picture; other ranks, whose two questions differ, wait for two runs."""
+    directory = tiny_model("qwen2_5_vl")
+    policy, _ = setup(directory)
+    config, picture = policy.base.config, video_rows_of(directory, policy.base.config, tmp_path)[3]
+    places = (picture.prompt_ids == config.image_token_id).nonzero().flatten().tolist()
+    shown = picture.prompt_ids[places[0] - 1 : places[-1] + 2]
+    as_video = shown.masked_fill(shown == config.image_token_id, config.video_token_id)
+    media = {"pixel_values_videos": picture.media["pixel_values"], "video_grid_thw": picture.media["image_grid_thw"]}
+    both = replace(picture, prompt_ids=torch.cat([shown, as_video, ids(5)]), media=picture.media | media)
+    memo = VisionMemo([policy.base] * 2, policy.family)
+    batch = collate([both], policy.family, pad_id=2)
+    with memo.batch(batch), torch.no_grad():
+        assert torch.equal(policy(batch), policy(batch))
+    assert memo.tower_runs == 2
