@@ -44,7 +44,15 @@ RECORDS = {
     MediaRef: "kind uri content sha256 span_s frame_indices",
 }
 ERRORS = "MmalignError ConfigError DataError RowError ModelError TrainingError CheckpointError"
-OBJECTIVES = "dpo cdpo robust ipo hinge simpo cpo orpo sft"
+OBJECTIVES = (
+    "dpo cdpo robust ipo hinge dpo_norm exo discopop f_dpo ld_dpo sampo wpo rpo curry_dpo bco_pair bco nca sppo_hard "
+    "apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo tpo_l sft"
+)
+NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l"
+OPTIONS_OF_OBJECTIVES = (
+    "beta gamma pairs label_smoothing epsilon sft_weight normalise f_divergence_type f_alpha_divergence_coef ld_alpha "
+    "use_weighting discopop_tau alpha desirable_weight undesirable_weight dpo_weight bco_weight"
+)
 ROW_FORMATS = "mmalign swift llava rlhf_v mdpo alpaca sharegpt trl"
 WRITTEN_FORMATS = "mmalign trl sharegpt swift"
 MODEL_FAMILIES = (
@@ -96,11 +104,14 @@ def test_errors():
 
 def test_objectives_formats_and_families():
     from mmalign.engine.families import FAMILIES
-    from mmalign.objectives.presets import PRESETS
+    from mmalign.objectives.options import OPTIONS
+    from mmalign.objectives.presets import ALIASES, PRESETS
     from mmalign.sources.detect import SOURCES
     from mmalign.sources.write import TARGETS
 
     assert set(PRESETS) == set(OBJECTIVES.split())
+    assert set(ALIASES) == set(NAMES_ELSEWHERE.split())
+    assert set(OPTIONS) == set(OPTIONS_OF_OBJECTIVES.split())
     assert {source.name for source in SOURCES} == set(ROW_FORMATS.split())
     assert set(TARGETS) == set(WRITTEN_FORMATS.split())
     assert set(FAMILIES) == set(MODEL_FAMILIES.split())

@@ -39,11 +39,13 @@ class GroupLogps:
         token_logps: fp32 [B, K, T], in nats; what stands where `mask` is False is never read.
         mask: bool [B, K, T], True where the response has a token.
         token_weights: fp32 [B, K, T] or None; the weight of each token in `sums` and `means`.
+        log_purity: fp32 [B, K, T] or None; log sum_v p(v)^2 of the distribution that gives each token, no gradient.
     """
 
     token_logps: Tensor
     mask: Tensor
     token_weights: Tensor | None = None
+    log_purity: Tensor | None = None
 
     def sums(self) -> Tensor:
         """Return the log-prob of each response [B, K]: summed over its tokens, times their weights if any."""

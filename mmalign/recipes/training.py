@@ -179,6 +179,7 @@ def build_learner(
         objective=objective,
         optimizer=optimizer,
         max_grad_norm=config.train.max_grad_norm,
+        memory=objective.first_memory(),
     )
 
 
