@@ -94,6 +94,29 @@ def response_logps(
     return way.apply(hidden, weight, bias, targets, softcap, operand_dtype)
 
 
+@torch.no_grad()
+def response_log_purity(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None = None) -> Tensor:
+    """Return log sum_v p(v)^2 of each token's distribution: the log-prob that a draw of it has on average.
+
+    Arguments and accumulation as those of `response_logps`; the logits are computed once more, tile by tile.
+
+    Returns:
+        fp32 [N] (fp64 for fp64 inputs), without gradient; 0 for a distribution that is certain.
+    """
+    operand_dtype = hidden.dtype
+    if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
+        operand_dtype = torch.get_autocast_dtype(hidden.device.type)
+    wide = torch.float64 if operand_dtype == torch.float64 else torch.float32
+    log_total, log_square = (hidden.new_full(hidden.shape[:1], -math.inf, dtype=wide) for _ in range(2))
+    with torch.autocast(hidden.device.type, enabled=False):
+        for _, block, block_bias in _blocks(weight, bias, len(hidden), operand_dtype):
+            for rows in _tiles(len(hidden)):
+                logits = _logits(hidden[rows].to(operand_dtype), block, block_bias, softcap)
+                log_square[rows] = torch.logaddexp(log_square[rows], (2 * logits).logsumexp(-1))
+                log_total[rows] = torch.logaddexp(log_total[rows], _logsumexp_(logits))
+    return log_square - 2 * log_total
+
+
 class _FewTokens(torch.autograd.Function):
     """All log-probs are kept for backward. Arguments as those of `response_logps`."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 import torch
@@ -178,7 +178,10 @@ def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, Group
 
 
 def _policy_logps(learner: Learner, batch: TreeBatch) -> GroupLogps:
-    return _group(learner.policy(batch), batch)
+    if not learner.objective.needs_purity:
+        return _group(learner.policy(batch), batch)
+    token_logps, log_purity = learner.policy(batch, with_purity=True)
+    return replace(_group(token_logps, batch), log_purity=log_purity)
 
 
 def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> GroupLogps | None:
