@@ -32,6 +32,7 @@ VERBS = {
     "train": "config overrides --resume",
     "plan": "config overrides --memory-gb",
     "quickstart": "--output-dir --seed --threads",
+    "objectives": "name",
     "schema": "",
     "data show": "path --row --model --format --root --max-pixels --max-length --allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",

@@ -86,7 +86,7 @@ class MeanOfOtherSide(PairRule):
 class RunningMean(PairRule):
     """Shift of BCO: the mean of all rewards seen in the steps before, better and worse alike; 0 in the first.
 
-    Source: BCO, arXiv:2404.04656, section 4.
+    Source: BCO, arXiv:2404.04656.
     """
 
     def __call__(self, pairs: Pairs) -> Tensor:

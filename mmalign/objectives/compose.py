@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.metrics import Ratio, likelihood_metrics, preference_metrics
 from mmalign.objectives.options import described, read_options
 from mmalign.objectives.preset import Preset
-from mmalign.objectives.presets import ALIASES, PRESETS, readers_of
+from mmalign.objectives.presets import ALIASES, PRESETS, preset_named, readers_of
 from mmalign.objectives.terms import Memory, Part, StepFacts, Term
 
 
@@ -182,8 +181,10 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
     for position, spec in enumerate(specs):
         given = dict(spec if isinstance(spec, Mapping) else spec.model_dump(exclude_unset=True))
         place = f"objective[{position}] " if len(specs) > 1 else ""
-        name, preset = _preset(given, place)
-        where = place + name
+        if "name" not in given:
+            raise ConfigError(f"{place}name is missing (got {show(given)}); it is one of {', '.join(PRESETS)}")
+        name = given.pop("name")
+        preset, where = preset_named(name), f"{place}{name}"
         weight = _weight(given, where)
         renamed, called = _renamed(given, name, preset, where)
         options = read_options(preset.options, renamed, where, readers=readers_of, called=called)
@@ -191,20 +192,6 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
         parts += [NamedPart(label + suffix, weight * share, part) for suffix, share, part in preset.parts(options)]
         descriptions.append(("" if weight == 1 else f"{weight:g} * ") + f"{preset.name}({described(options)})")
     return Objective(tuple(parts), " + ".join(descriptions))
-
-
-def _preset(given: dict[str, Any], place: str) -> tuple[str, Preset]:
-    """Take the name out of `given`; return it as it was written, with the preset it stands for."""
-    if "name" not in given:
-        raise ConfigError(f"{place}name is missing (got {show(given)}); it is one of {', '.join(PRESETS)}")
-    name = given.pop("name")
-    if name in PRESETS:
-        return name, PRESETS[name]
-    if name in ALIASES:
-        return name, PRESETS[ALIASES[name].of]
-    near = get_close_matches(str(name).lower(), [*PRESETS, *ALIASES], n=1)
-    meant = f"; did you mean {near[0]!r}?" if near else "."
-    raise ConfigError(f"{place}unknown objective {show(name)}{meant} There are: {', '.join(PRESETS)}")
 
 
 def _renamed(given: Mapping[str, Any], name: str, preset: Preset, where: str) -> tuple[dict[str, Any], dict[str, str]]:

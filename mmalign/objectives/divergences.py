@@ -4,7 +4,7 @@ DPO's reward is beta f'(u) with u = exp(R) and f the divergence; reverse KL give
 prompt alone is left over, which cancels only in differences between two responses: shapes go with margins, not with
 objectives that push each response for itself.
 
-Source: Wang et al. 2024 (f-DPO), arXiv:2309.16240, table 1.
+Source: Wang et al. 2024 (f-DPO), arXiv:2309.16240.
 """
 
 from __future__ import annotations

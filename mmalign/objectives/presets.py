@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
+from mmalign.errors import ConfigError, show
 from mmalign.objectives.preset import Preset
 from mmalign.objectives.presets_free import FREE_PRESETS
 from mmalign.objectives.presets_ratio import RATIO_PRESETS
 from mmalign.objectives.presets_sides import SIDES_PRESETS
 
-PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (*RATIO_PRESETS, *SIDES_PRESETS, *FREE_PRESETS)}
+GROUPS: Mapping[str, tuple[Preset, ...]] = {
+    "margins against a reference": RATIO_PRESETS,
+    "each response by itself, or a batch as a whole, against a reference": SIDES_PRESETS,
+    "without a reference": FREE_PRESETS,
+}
+
+PRESETS: Mapping[str, Preset] = {preset.name: preset for group in GROUPS.values() for preset in group}
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,21 @@ ALIASES: Mapping[str, Alias] = {
     "nca_pair": Alias("nca", {"label_smoothing": "TRL's nca_pair ignores it; write name: nca"}),
     "tpo-l": Alias("tpo_l"),
 }
+
+
+def preset_named(name: str) -> Preset:
+    """Return the preset of this name, ours or another's.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name in ALIASES:
+        return PRESETS[ALIASES[name].of]
+    if name in PRESETS:
+        return PRESETS[name]
+    near = get_close_matches(str(name).lower(), [*PRESETS, *ALIASES], n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    raise ConfigError(f"unknown objective {show(name)}{meant} There are: {', '.join(PRESETS)}")
 
 
 def readers_of(option: str) -> list[str]:

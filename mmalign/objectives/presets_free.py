@@ -38,7 +38,7 @@ FREE_PRESETS = (
     Preset(
         name="alphapo",
         says="SimPO whose reward is a power of the token probability in place of its logarithm",
-        source="Gupta et al. 2025, arXiv:2501.03884, eq. 6",
+        source="Gupta et al. 2025, arXiv:2501.03884",
         formula="-log sigmoid(beta (r_w - r_l) - gamma),  r = (1 - exp(-alpha A)) / alpha",
         options={**_PER_TOKEN, "alpha": 0.25},
         parts=lambda o: alone(free(o, inverse_power(o.alpha), _lead(o))),
@@ -58,7 +58,7 @@ FREE_PRESETS = (
     Preset(
         name="cpo_simpo",
         says="SimPO and the likelihood of the better response",
-        source="github.com/fe1ixxu/CPO_SIMPO; Xu et al. 2024 and Meng et al. 2024",
+        source="Xu et al. 2024, arXiv:2401.08417, and Meng et al. 2024, arXiv:2405.14734; github.com/fe1ixxu/CPO_SIMPO",
         formula="-log sigmoid(beta (A_w - A_l) - gamma) + sft_weight NLL(best)",
         options={**_PER_TOKEN, "sft_weight": 0.05},
         parts=lambda o: with_likelihood(free(o, sequence_mean, _lead(o)), o.sft_weight),
@@ -100,7 +100,7 @@ FREE_PRESETS = (
     Preset(
         name="sft",
         says="imitate the best response",
-        source="maximum likelihood of the best response",
+        source="maximum likelihood",
         formula="NLL(best)",
         options={"normalise": "token"},
         parts=lambda o: alone(Likelihood(per=o.normalise)),

@@ -97,7 +97,7 @@ RATIO_PRESETS = (
     Preset(
         name="f_dpo",
         says="DPO with another divergence to the reference in place of reverse KL",
-        source="Wang et al. 2024, arXiv:2309.16240, eq. 9 and table 1",
+        source="Wang et al. 2024, arXiv:2309.16240",
         formula="-log sigmoid(beta (F(R_w) - F(R_l)))",
         options={**SHAPED_RATIO, "f_divergence_type": "js_divergence"},
         parts=lambda o: alone(ratio(o)),
@@ -106,7 +106,7 @@ RATIO_PRESETS = (
     Preset(
         name="ld_dpo",
         says="DPO that counts tokens beyond the shorter response's length less",
-        source="Liu et al. 2024, arXiv:2409.06411, eq. 9 and 10",
+        source="Liu et al. 2024, arXiv:2409.06411",
         formula="-log sigmoid(m),  S = sum up to the shorter length + ld_alpha * sum beyond",
         options={**SHAPED_RATIO, "ld_alpha": 0.5},
         parts=lambda o: alone(ratio(o)),
@@ -114,7 +114,7 @@ RATIO_PRESETS = (
     Preset(
         name="sampo",
         says="DPO on equally many tokens of both responses, drawn at random",
-        source="Lu et al. 2024, arXiv:2406.10957, eq. 8",
+        source="Lu et al. 2024, arXiv:2406.10957",
         formula="-log sigmoid(m),  S over as many tokens as the shorter response has",
         options={**PAIR, **DOUBT, **SHAPE, "use_weighting": False},
         parts=lambda o: alone(ratio(o, tokens=equal_numbers)),
@@ -135,7 +135,7 @@ RATIO_PRESETS = (
     Preset(
         name="rpo",
         says="DPO and the likelihood of the better response, so that it does not fall",
-        source="Pang et al. 2024 (iterative RPO), arXiv:2404.19733, eq. 1",
+        source="Pang et al. 2024 (iterative RPO), arXiv:2404.19733",
         formula="-log sigmoid(m) + sft_weight NLL(best)",
         options={**SHAPED_RATIO, "sft_weight": 1.0, "normalise": "sequence"},
         parts=lambda o: with_likelihood(ratio(o), o.sft_weight, per=o.normalise),
@@ -145,7 +145,7 @@ RATIO_PRESETS = (
     Preset(
         name="curry_dpo",
         says="DPO of the best response against every other of its list",
-        source="Pattnaik et al. 2024, arXiv:2403.07230, section 3",
+        source="Pattnaik et al. 2024, arXiv:2403.07230",
         formula="mean over j of -log sigmoid(beta (R_1 - R_j))",
         options={**SHAPED_RATIO, "pairs": "best_rest"},
         parts=lambda o: alone(ratio(o)),

@@ -68,7 +68,7 @@ SIDES_PRESETS = (
     Preset(
         name="bco",
         says="bco_pair with rewards measured from their running mean",
-        source="Jung et al. 2024, arXiv:2404.04656, eq. 10",
+        source="Jung et al. 2024, arXiv:2404.04656",
         formula="-log sigmoid(s_w - delta) - log sigmoid(-(s_l - delta)),  delta = mean of all s seen",
         options=RATIO,
         parts=lambda o: alone(ratio(o, BINARY, shift=RunningMean())),
@@ -80,7 +80,7 @@ SIDES_PRESETS = (
     Preset(
         name="nca",
         says="noise contrast: raises the better response, and keeps it from being lowered with the worse",
-        source="Chen et al. 2024, arXiv:2402.05369, eq. 7 for two responses",
+        source="Chen et al. 2024, arXiv:2402.05369, for two responses",
         formula="-log sigmoid(s_w) - 1/2 log sigmoid(-s_w) - 1/2 log sigmoid(-s_l)",
         options=RATIO,
         parts=lambda o: alone(ratio(o, CONTRASTED)),
@@ -116,7 +116,7 @@ SIDES_PRESETS = (
     Preset(
         name="kto_pair",
         says="prospect theory on pairs: each side gains or loses from the mean of the other",
-        source="Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8",
+        source="Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7",
         formula="lD sigmoid(-(s_w - z_l)) + lU sigmoid(s_l - z_w),  z_j = max(0, mean of s_j over the step)",
         options={**RATIO, "desirable_weight": 1.0, "undesirable_weight": 1.0},
         parts=_kto_pair,
@@ -146,7 +146,7 @@ SIDES_PRESETS = (
     Preset(
         name="mpo",
         says="mixed preference optimisation of InternVL: DPO for order, BCO for quality, likelihood for content",
-        source="Wang et al. 2024, arXiv:2411.10442, eq. 1",
+        source="Wang et al. 2024, arXiv:2411.10442",
         formula="0.8 (-log sigmoid(m)) + 0.2 (-log sigmoid(s_w) - log sigmoid(-s_l)) + NLL(best)",
         options={**RATIO, "dpo_weight": 0.8, "bco_weight": 0.2, "sft_weight": 1.0},
         parts=_mpo,

@@ -48,7 +48,7 @@ def inverse_power(alpha: float) -> Callable[[GroupLogps], Tensor]:
 
     The exponent is cut at 80, above which the power does not fit fp32.
 
-    Source: AlphaPO, arXiv:2501.03884, eq. 6.
+    Source: AlphaPO, arXiv:2501.03884.
     """
     return sequence_mean if alpha == 0 else partial(_inverse_power, alpha=alpha)
 

@@ -29,7 +29,7 @@ def weighted(logps: GroupLogps, weights: Tensor) -> GroupLogps:
 def tail(alpha: float) -> TokenRule | None:
     """Return the rule that counts tokens beyond the length of the shorter response `alpha` times; None for alpha = 1.
 
-    Source: LD-DPO, arXiv:2409.06411, eq. 9 and 10.
+    Source: LD-DPO, arXiv:2409.06411.
     """
     return None if alpha == 1 else partial(_tail, alpha=alpha)
 
@@ -47,7 +47,7 @@ def equal_numbers(mask: Tensor, seed: Tensor) -> Tensor:
     The draw depends on the seed of the row and the place of the token alone: policy and reference, every rank and a
     resumed run draw the same.
 
-    Source: SamPO, arXiv:2406.10957, eq. 8.
+    Source: SamPO, arXiv:2406.10957.
     """
     shared = mask.sum(-1).amin(-1)[:, None, None]
     place = torch.arange(mask.shape[-1], device=mask.device)[None, None]
