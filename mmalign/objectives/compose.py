@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
-from mmalign.errors import ConfigError, show
+from mmalign.errors import ConfigError, RowError, show
+from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.metrics import Ratio, likelihood_metrics, preference_metrics
 from mmalign.objectives.options import described, read_options
@@ -91,6 +92,20 @@ class Objective:
     def needs_purity(self) -> bool:
         """Whether any part reads how sharp the policy's predictions are (`GroupLogps.log_purity`)."""
         return any(named.part.needs_purity for named in self.parts)
+
+    def require_scores(self, preference: Preference) -> None:
+        """Check that a row has the scores that some part reads.
+
+        Raises:
+            RowError: it has not.
+        """
+        for named in self.parts:
+            if wanting := named.part.unscored(preference):
+                raise RowError(
+                    "response has no score, and the objective reads scores",
+                    field=f"responses[{min(wanting)}].score",
+                    hint=f"{named.name} weighs pairs by how far scores are apart; score the rows, or take dpo",
+                )
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> dict[str, Tensor]:
         """Return for each term its counts [B], known before any forward.

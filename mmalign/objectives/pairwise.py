@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
 from mmalign.objectives.links import Comparison
 from mmalign.objectives.score import Score
 from mmalign.objectives.targets import CERTAIN
 from mmalign.objectives.terms import Memory, Part, StepFacts
-from mmalign.objectives.tokens import TokenRule, weighted
+from mmalign.objectives.tokens import TokenRule, scramble, weighted
 from mmalign.objectives.weights import compared_weight, shared_weight
 from mmalign.pairs.ranking import rank_pairs
 
@@ -29,6 +30,7 @@ class Pairs:
         policy: P groups of two responses, token weights included.
         reference: the same, without gradient; None where no reference is used.
         scores: [P, 2], scaled, with gradient.
+        comparison: from two scores to a loss.
         step: what the step knows.
     """
 
@@ -37,6 +39,7 @@ class Pairs:
     policy: GroupLogps
     reference: GroupLogps | None
     scores: Tensor
+    comparison: Comparison
     step: StepFacts
 
     @property
@@ -53,7 +56,8 @@ class Pairs:
 class PairRule:
     """A number found for every pair in place of a constant: a target, a weight, a factor of beta, or a shift of scores.
 
-    `needs_purity`: reads `GroupLogps.log_purity`; `needs_scores`: reads scores of responses, from the row.
+    `needs_purity`: reads `GroupLogps.log_purity`; `needs_scores`: reads how far the scores of the two are apart, for
+    which the margin of a row of two may stand.
     """
 
     whole_step = False
@@ -81,7 +85,8 @@ class Survey:
         better, worse: scores.
         gain: loss if the label were wrong minus loss if it is right; for a logistic link, the margin.
         weight: of the pair in the loss.
-        seed: of the row. Seeds and annotators are whole numbers below 2^53, which float64 holds exactly.
+        seed: of the pair, made from that of its row. Seeds and annotators are whole numbers below 2^53, which float64
+            holds exactly.
         annotator: of the row.
     """
 
@@ -144,6 +149,11 @@ class Pairwise(Part):
         """Whether a rule reads scores of responses."""
         return any(rule.needs_scores for rule in self._rules())
 
+    def unscored(self, preference: Preference) -> set[int]:
+        """Return the positions whose score is wanting; a margin stands for the scores of two."""
+        enough = len(preference.responses) == 2 and preference.margin is not None
+        return set() if enough else super().unscored(preference)
+
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the positions that some pair of a row with these levels reads."""
         return {position for pair in rank_pairs(levels, self.pairs) for position in pair}
@@ -163,13 +173,20 @@ class Pairwise(Part):
         """Return the pairs of a batch, scored, with factor and shift applied."""
         index = pair_index(facts, self.pairs)
         policy, reference = self._sides(policy, index, facts), self._sides(reference, index, facts)
-        scores = self.score(policy, reference)
-        pairs = Pairs(index=index, facts=facts, policy=policy, reference=reference, scores=scores, step=step)
+        pairs = Pairs(
+            index=index,
+            facts=facts,
+            policy=policy,
+            reference=reference,
+            scores=self.score(policy, reference),
+            comparison=self.comparison,
+            step=step,
+        )
         if self.factor is not None:
-            scores = scores * self.factor(pairs)[:, None]
+            pairs = replace(pairs, scores=pairs.scores * self.factor(pairs)[:, None])
         if self.shift is not None:
-            scores = scores - self.shift(pairs)
-        return Pairs(index=index, facts=facts, policy=policy, reference=reference, scores=scores, step=step)
+            pairs = replace(pairs, scores=pairs.scores - self.shift(pairs))
+        return pairs
 
     def losses(self, pairs: Pairs) -> Tensor:
         """Return [P], unweighted: q right + (1 - q) wrong."""
@@ -189,7 +206,8 @@ class Pairwise(Part):
             better, worse = scores.unbind(1)
             gain = self.comparison.flipped(better, worse) - self.comparison(better, worse)
             weight = shared_weight(index, facts)
-            seed, annotator = facts.seed[index.group], facts.annotator[index.group]
+            seed = scramble(scramble(facts.seed[index.group]) + 1009 * index.better + index.worse) & (2**53 - 1)
+            annotator = facts.annotator[index.group]
             return torch.stack([column.double() for column in (better, worse, gain, weight, seed, annotator)], 1)
 
     def first_memory(self) -> Memory:

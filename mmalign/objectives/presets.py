@@ -14,13 +14,17 @@ from difflib import get_close_matches
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.preset import Preset
 from mmalign.objectives.presets_free import FREE_PRESETS
+from mmalign.objectives.presets_lists import LIST_PRESETS
 from mmalign.objectives.presets_ratio import RATIO_PRESETS
 from mmalign.objectives.presets_sides import SIDES_PRESETS
+from mmalign.objectives.presets_weighed import WEIGHED_PRESETS
 
 GROUPS: Mapping[str, tuple[Preset, ...]] = {
     "margins against a reference": RATIO_PRESETS,
     "each response by itself, or a batch as a whole, against a reference": SIDES_PRESETS,
     "without a reference": FREE_PRESETS,
+    "pairs that count unequally": WEIGHED_PRESETS,
+    "whole lists": LIST_PRESETS,
 }
 
 PRESETS: Mapping[str, Preset] = {preset.name: preset for group in GROUPS.values() for preset in group}
@@ -45,6 +49,7 @@ ALIASES: Mapping[str, Alias] = {
     "exo_pair": Alias("exo"),
     "nca_pair": Alias("nca", {"label_smoothing": "TRL's nca_pair ignores it; write name: nca"}),
     "tpo-l": Alias("tpo_l"),
+    "cyclealign": Alias("rrhf"),
 }
 
 

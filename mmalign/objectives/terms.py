@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts, pair_index
 from mmalign.objectives.weights import compared_weight
 from mmalign.pairs.ranking import rank_pairs
@@ -71,6 +72,11 @@ class Part:
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the positions that are read of a row with these levels."""
         raise NotImplementedError
+
+    def unscored(self, preference: Preference) -> set[int]:
+        """Return the positions of a row's responses whose score it reads and does not find."""
+        read = self.responses_read(preference.levels()) if self.needs_scores else set()
+        return {position for position in read if preference.responses[position].score is None}
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B], what the sum of values is divided by, known before any forward.

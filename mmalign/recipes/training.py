@@ -113,6 +113,7 @@ def prepare_rows(
             config=config.data,
             tokeniser=tokeniser,
             responses_read=objective.responses_read,
+            require=objective.require_scores,
             reads=objective.description,
             directory=run.data,
             quarantine=run.quarantine,

@@ -105,5 +105,6 @@ def test_which_objectives_want_the_whole_step_or_remember():
     from mmalign.objectives.presets import PRESETS
 
     built = {name: build([{"name": name}]) for name in PRESETS}
-    assert {name for name, objective in built.items() if objective.whole_step} == {"aot", "aot_unpaired", "kto_pair"}
-    assert {name for name, objective in built.items() if objective.first_memory()} == {"bco"}
+    whole = {name for name, objective in built.items() if objective.whole_step}
+    assert whole == {"aot", "aot_unpaired", "kto_pair", "beta_dpo", "beta_dpo_implicit"}
+    assert {name for name, objective in built.items() if objective.first_memory()} == {"bco", "beta_dpo", "lcpo"}
