@@ -39,12 +39,14 @@ class GroupLogps:
         token_logps: fp32 [B, K, T], in nats; what stands where `mask` is False is never read.
         mask: bool [B, K, T], True where the response has a token.
         token_weights: fp32 [B, K, T] or None; the weight of each token in `sums` and `means`.
+        tokens: int64 [B, K, T] or None; ids of the tokens.
         log_purity: fp32 [B, K, T] or None; log sum_v p(v)^2 of the distribution that gives each token, no gradient.
     """
 
     token_logps: Tensor
     mask: Tensor
     token_weights: Tensor | None = None
+    tokens: Tensor | None = None
     log_purity: Tensor | None = None
 
     def sums(self) -> Tensor:

@@ -107,6 +107,7 @@ OPTIONS: Mapping[str, Option] = {
     "ld_alpha": number(
         "weight of the tokens beyond the length of the shorter response (LD-DPO)", at_least=0, at_most=1, neutral=1
     ),
+    "edit_weight": number("weight of the tokens that differ between the two responses", above=0),
     "use_weighting": switch(
         "weigh a pair by how probable its responses are under the policy (WPO), unbounded as in TRL", neutral=False
     ),

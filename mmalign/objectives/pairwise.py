@@ -233,7 +233,7 @@ class Pairwise(Part):
         if logps is None:
             return None
         sides = index.of(logps)
-        return sides if self.tokens is None else weighted(sides, self.tokens(sides.mask, facts.seed[index.group]))
+        return sides if self.tokens is None else weighted(sides, self.tokens(sides, facts.seed[index.group]))
 
     def _rules(self) -> Iterator[PairRule]:
         slots = (self.target, self.weight, self.factor, self.shift)

@@ -11,7 +11,7 @@ from mmalign.objectives.links import Margin, hinge, log_ratio_modulated, reverse
 from mmalign.objectives.preset import DOUBT, PAIR, SHAPE, SHAPED_RATIO, TOKENS, Preset, alone, ratio, with_likelihood
 from mmalign.objectives.rules import OnPolicyWeight
 from mmalign.objectives.targets import unbiased
-from mmalign.objectives.tokens import equal_numbers
+from mmalign.objectives.tokens import edited, equal_numbers
 
 
 def _ipo(o):
@@ -121,6 +121,30 @@ RATIO_PRESETS = (
         departures=(
             "Policy and reference are measured on the same tokens; the authors' code draws for each by itself.",
             "The tokens are drawn once for a row, from its id: every rank, epoch and resumed run sees the same.",
+        ),
+    ),
+    Preset(
+        name="mask_dpo",
+        says="DPO on the tokens that the spans of a row let count: true sentences of one side, false of the other",
+        source="Gu et al. 2025, arXiv:2503.02846",
+        formula="-log sigmoid(m),  S = sum_t u_t lp_t, u from the spans of the response",
+        options={**SHAPED_RATIO},
+        parts=lambda o: alone(ratio(o)),
+        departures=(
+            "Spans weigh tokens under every objective; this is dpo under the paper's name.",
+            "Spans are found in the tokens by character offsets; the authors tokenise sentence by sentence.",
+        ),
+    ),
+    Preset(
+        name="ddpo",
+        says="DPO in which the tokens that differ between the two responses count more",
+        source="Yu et al. 2024 (RLHF-V), arXiv:2312.00849",
+        formula="-log sigmoid(m),  S = sum_t u_t lp_t, u = edit_weight where the responses differ, else 1",
+        options={**PAIR, "edit_weight": 1.1, **DOUBT, **SHAPE, "use_weighting": False},
+        parts=lambda o: alone(ratio(o, tokens=edited(o.edit_weight))),
+        departures=(
+            "Not divided by the sum of weights, and 1.1 as in the authors' run; the paper has 5 and a mean.",
+            "Runs of fewer than three common tokens count as edited, as in the authors' code.",
         ),
     ),
     Preset(

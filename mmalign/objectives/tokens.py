@@ -1,13 +1,15 @@
 """Token weights: which tokens of a pair count in a score, known from their places alone.
 
 A rule sees P pairs and returns weights [P, 2, T] that multiply the log-probs of policy and reference alike. Weights
-that come with the rows (spans of a response) are in `GroupLogps.token_weights` already, and are multiplied with these.
+that come with the rows (spans of a response: Mask-DPO's) are in `GroupLogps.token_weights` already, and are multiplied
+with these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import SequenceMatcher
 from functools import partial
 
 import torch
@@ -15,8 +17,11 @@ from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
 
-TokenRule = Callable[[Tensor, Tensor], Tensor]
-"""mask bool [P, 2, T], seed int64 [P] -> weights [P, 2, T]."""
+TokenRule = Callable[[GroupLogps, Tensor], Tensor]
+"""P groups of two responses, of which mask and ids are read; seed int64 [P] -> weights [P, 2, T]."""
+
+_SHORTEST_MATCH = 3
+"""Fewer tokens that happen to stand in both responses are part of an edit."""
 
 
 def weighted(logps: GroupLogps, weights: Tensor) -> GroupLogps:
@@ -34,14 +39,43 @@ def tail(alpha: float) -> TokenRule | None:
     return None if alpha == 1 else partial(_tail, alpha=alpha)
 
 
-def _tail(mask: Tensor, seed: Tensor, alpha: float) -> Tensor:
+def _tail(pairs: GroupLogps, seed: Tensor, alpha: float) -> Tensor:
+    mask = pairs.mask
     shared = mask.sum(-1).amin(-1)[:, None, None]
     inside = torch.arange(mask.shape[-1], device=mask.device) < shared
     weights = torch.full(mask.shape, alpha, dtype=torch.float64, device=mask.device)
     return weights.masked_fill(inside, 1.0)
 
 
-def equal_numbers(mask: Tensor, seed: Tensor) -> Tensor:
+def edited(weight: float) -> TokenRule:
+    """Return the rule that counts `weight` times what one response has and the other has not, token by token.
+
+    Source: RLHF-V (DDPO), arXiv:2312.00849, eq. 2.
+    """
+    return partial(_edited, weight=weight)
+
+
+def _edited(pairs: GroupLogps, seed: Tensor, weight: float) -> Tensor:
+    weights = torch.ones(pairs.mask.shape, dtype=torch.float64)
+    ids, mask = pairs.tokens.cpu(), pairs.mask.cpu()
+    for pair in range(len(ids)):
+        sides = [ids[pair, side][mask[pair, side]].tolist() for side in (0, 1)]
+        for side, changed in enumerate(_changes(*sides)):
+            weights[pair, side, changed] = weight
+    return weights.to(pairs.mask.device)
+
+
+def _changes(one: list[int], other: list[int]) -> tuple[list[int], list[int]]:
+    """Return the places of each list that no common run of at least three tokens covers."""
+    changed = set(range(len(one))), set(range(len(other)))
+    for match in SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks():
+        if match.size >= _SHORTEST_MATCH:
+            changed[0].difference_update(range(match.a, match.a + match.size))
+            changed[1].difference_update(range(match.b, match.b + match.size))
+    return sorted(changed[0]), sorted(changed[1])
+
+
+def equal_numbers(pairs: GroupLogps, seed: Tensor) -> Tensor:
     """Return weights that keep as many tokens of the longer response as the shorter has, drawn without replacement.
 
     The draw depends on the seed of the row and the place of the token alone: policy and reference, every rank and a
@@ -49,6 +83,7 @@ def equal_numbers(mask: Tensor, seed: Tensor) -> Tensor:
 
     Source: SamPO, arXiv:2406.10957.
     """
+    mask = pairs.mask
     shared = mask.sum(-1).amin(-1)[:, None, None]
     place = torch.arange(mask.shape[-1], device=mask.device)[None, None]
     ticket = scramble(scramble(seed)[:, None, None] + place).expand(mask.shape)

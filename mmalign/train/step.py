@@ -221,7 +221,9 @@ def facts_of(batch: TreeBatch) -> GroupFacts:
 
 
 def _group(token_logps: Tensor, batch: TreeBatch) -> GroupLogps:
-    return GroupLogps(token_logps=token_logps, mask=batch.response_mask, token_weights=batch.token_weights)
+    mask = batch.response_mask
+    tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
+    return GroupLogps(token_logps=token_logps, mask=mask, token_weights=batch.token_weights, tokens=tokens)
 
 
 def _clip(learner: Learner) -> Tensor | float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from mmalign.engine.logps import GroupLogps
@@ -22,7 +24,13 @@ def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
         for k, (total, length) in enumerate(group):
             token_logps[b, k, :length] = total / length
             mask[b, k, :length] = True
-    return GroupLogps(token_logps, mask, log_purity=torch.where(mask, 0.0, torch.nan).to(dtype))
+    tokens = torch.arange(mask.numel()).reshape(mask.shape)
+    return GroupLogps(token_logps, mask, tokens=tokens, log_purity=torch.where(mask, 0.0, torch.nan).to(dtype))
+
+
+def with_logps(logps, token_logps):
+    """Return `logps` with other values, which may collect gradients."""
+    return replace(logps, token_logps=token_logps)
 
 
 def facts_of(levels, *, weight=None, scores=None, dtype=torch.float64) -> GroupFacts:
@@ -54,10 +62,12 @@ def random_batch(seed=0, *, groups=5, responses=2, longest=11, dtype=torch.float
     lengths = torch.randint(1, longest + 1, (groups, responses), generator=generator)
     mask = torch.arange(longest) < lengths[..., None]
 
+    tokens = torch.randint(0, 3, mask.shape, generator=torch.Generator().manual_seed(seed))
+
     def draw() -> GroupLogps:
         logps = -torch.rand((groups, responses, longest), generator=generator, dtype=dtype) * 3 - 0.05
         purity = -torch.rand(logps.shape, generator=generator, dtype=dtype) - 0.02
-        return GroupLogps(logps.masked_fill(~mask, torch.nan), mask, log_purity=purity.masked_fill(~mask, torch.nan))
+        return GroupLogps(logps.masked_fill(~mask, torch.nan), mask, None, tokens, purity.masked_fill(~mask, torch.nan))
 
     scores = [[float(2 * responses - 2 * k) for k in range(responses)]] * groups
     return draw(), draw(), facts_of([range(responses)] * groups, scores=scores, dtype=dtype)

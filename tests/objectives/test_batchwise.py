@@ -4,9 +4,8 @@ from math import exp, log1p
 
 import pytest
 import torch
-from objectives.batches import cut_loss, facts_of, logps_of, random_batch, step_loss
+from objectives.batches import cut_loss, facts_of, logps_of, random_batch, step_loss, with_logps
 
-from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.compose import build
 from mmalign.train.survey import told
 
@@ -40,10 +39,10 @@ def test_aot_unpaired_sorts_better_and_worse_apart():
 def test_aot_unpaired_passes_its_gradient_to_both_sides():
     policy, reference, facts = random_batch(groups=6)
     start = policy.token_logps.nan_to_num(-1.0).requires_grad_(True)
-    step_loss(build([{"name": "aot_unpaired"}]), GroupLogps(start, policy.mask), reference, facts).backward()
+    step_loss(build([{"name": "aot_unpaired"}]), with_logps(policy, start), reference, facts).backward()
 
     again = policy.token_logps.nan_to_num(-1.0).requires_grad_(True)
-    ratio = GroupLogps(again, policy.mask).sums() - reference.sums()
+    ratio = with_logps(policy, again).sums() - reference.sums()
     difference = ratio[:, 0].sort().values - ratio[:, 1].sort().values
     (-torch.nn.functional.logsigmoid(0.1 * difference)).mean().backward()
     torch.testing.assert_close(start.grad, again.grad, rtol=1e-12, atol=1e-15)
@@ -73,7 +72,7 @@ def test_a_baseline_below_zero_is_zero():
 
 def test_a_baseline_passes_no_gradient():
     start = POLICY.token_logps.clone().requires_grad_(True)
-    policy = GroupLogps(start, POLICY.mask)
+    policy = with_logps(POLICY, start)
     step_loss(build([{"name": "kto_pair", "beta": 0.5}]), policy, REFERENCE, FACTS).backward()
     slope = lambda x: sigmoid(x) * (1 - sigmoid(x))  # noqa: E731
     assert start.grad[0, 0, 0].item() == pytest.approx(-0.5 * slope(0.5) / 3)

@@ -4,9 +4,8 @@ from math import exp, log, log1p
 
 import pytest
 import torch
-from objectives.batches import facts_of, logps_of, random_batch, step_loss
+from objectives.batches import facts_of, logps_of, random_batch, step_loss, with_logps
 
-from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.compose import build
 
 # Three answers of 2, 1 and 4 tokens: A = -0.5, -1, -2, and scores 5, 4, 1.
@@ -62,7 +61,7 @@ def test_knowpat_by_hand():
 
 def test_knowpat_passes_no_gradient_through_its_weights():
     start = POLICY.token_logps.nan_to_num(-1.0).requires_grad_(True)
-    step_loss(build([{"name": "knowpat", "list_weight": 1.0}]), GroupLogps(start, POLICY.mask), None, FACTS).backward()
+    step_loss(build([{"name": "knowpat", "list_weight": 1.0}]), with_logps(POLICY, start), None, FACTS).backward()
     slope = 1 / (1 + exp(A[0]))
     assert start.grad[0, 0, 0].item() == pytest.approx((-1 - slope / 2) / 2)
 

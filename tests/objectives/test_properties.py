@@ -13,6 +13,7 @@ from objectives.batches import (
     select_facts,
     step_loss,
     swapped,
+    with_logps,
 )
 
 from mmalign.engine.logps import GroupLogps
@@ -53,6 +54,7 @@ def test_padding_of_tokens_and_of_responses_does_not_matter(name):
         return GroupLogps(
             widened(logps.token_logps, torch.nan),
             widened(logps.mask, False),
+            tokens=widened(logps.tokens, -7),
             log_purity=widened(logps.log_purity, torch.nan),
         )
 
@@ -72,7 +74,7 @@ def test_a_step_cut_into_micro_batches_has_the_loss_and_gradient_of_the_whole(na
     gradients, losses = [], []
     for way in (cuts, [list(range(8))]):
         start = policy.token_logps.nan_to_num(-1.0).requires_grad_(True)
-        loss = cut_loss(objective, GroupLogps(start, policy.mask, None, policy.log_purity), reference, facts, way)
+        loss = cut_loss(objective, with_logps(policy, start), reference, facts, way)
         loss.backward()
         losses.append(loss.detach())
         gradients.append(start.grad)
@@ -105,7 +107,7 @@ def test_a_constant_added_to_all_log_ratios_cancels(name):
 @pytest.mark.parametrize("name", ["ipo", "simpo", "dpo_norm", "sampo"])
 def test_a_constant_added_to_every_token_cancels_where_length_does_not_count(name):
     policy, reference, facts = random_batch()
-    lifted = GroupLogps(policy.token_logps + 0.25, policy.mask)
+    lifted = with_logps(policy, policy.token_logps + 0.25)
     objective = build([{"name": name}])
     torch.testing.assert_close(
         step_loss(objective, lifted, reference, facts), step_loss(objective, policy, reference, facts)
@@ -117,9 +119,7 @@ def gradient_is_exact(spec, responses=3):
     objective = build([spec])
     start = policy.token_logps.nan_to_num(-1.0).requires_grad_(True)
     return torch.autograd.gradcheck(
-        lambda token_logps: step_loss(
-            objective, GroupLogps(token_logps, policy.mask, None, policy.log_purity), reference, facts
-        ),
+        lambda token_logps: step_loss(objective, with_logps(policy, token_logps), reference, facts),
         (start,),
     )
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from objectives.batches import random_batch, step_loss
+from objectives.batches import random_batch, step_loss, with_logps
 
 from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.compose import build
@@ -17,6 +17,8 @@ SAME = [
         {**DPO, "label_smoothing": 0.2},
     ),
     ("ld_dpo that counts the tail fully is dpo", {**DPO, "name": "ld_dpo", "ld_alpha": 1.0}, DPO),
+    ("mask_dpo without spans is dpo", {**DPO, "name": "mask_dpo"}, DPO),
+    ("ddpo that weighs edits like the rest is dpo", {**DPO, "name": "ddpo", "edit_weight": 1.0}, DPO),
     ("f_dpo with reverse KL is dpo", {**DPO, "name": "f_dpo", "f_divergence_type": "reverse_kl"}, DPO),
     (
         "alpha divergence of order 1 is reverse KL",
@@ -66,7 +68,7 @@ def loss_and_gradient(specs, *, one_group=False, equal_lengths=False):
             GroupLogps(logps.token_logps.nan_to_num(-1.5), torch.ones_like(logps.mask)) for logps in (policy, reference)
         )
     start = policy.token_logps.nan_to_num(-1.0).requires_grad_(True)
-    loss = step_loss(build(specs), GroupLogps(start, policy.mask, None, policy.log_purity), reference, facts)
+    loss = step_loss(build(specs), with_logps(policy, start), reference, facts)
     loss.backward()
     return loss.detach(), start.grad
 
@@ -123,6 +125,6 @@ def test_simpo_without_gamma_on_equal_lengths_is_cpo_with_beta_per_token():
 def test_wpo_with_weights_of_one_is_dpo():
     """Every token has the probability that the policy's own draws have: log p = log sum p^2."""
     policy, reference, facts = random_batch()
-    typical = GroupLogps(policy.token_logps, policy.mask, None, policy.token_logps)
+    typical = GroupLogps(policy.token_logps, policy.mask, log_purity=policy.token_logps)
     wpo = step_loss(build([{**DPO, "name": "wpo"}]), typical, reference, facts)
     torch.testing.assert_close(wpo, step_loss(build([DPO]), policy, reference, facts), rtol=1e-12, atol=0)

@@ -4,7 +4,7 @@ from math import exp, log1p
 
 import pytest
 import torch
-from objectives.batches import facts_of, logps_of, random_batch, step_loss
+from objectives.batches import facts_of, logps_of, random_batch, step_loss, with_logps
 
 from mmalign.engine.logps import GroupLogps
 from mmalign.errors import RowError
@@ -60,11 +60,11 @@ def test_a_factor_leaves_the_logged_rewards_alone():
 
 
 def test_wpo_is_cut_at_one_and_tells_no_gradient():
-    sure = GroupLogps(POLICY.token_logps / 100, POLICY.mask, None, torch.full_like(POLICY.token_logps, -1.0))
+    sure = GroupLogps(POLICY.token_logps / 100, POLICY.mask, log_purity=torch.full_like(POLICY.token_logps, -1.0))
     loss = step_loss(build([{"name": "wpo", "beta": 0.5}]), sure, sure, facts())
     assert loss.item() == pytest.approx(nls(0.0))
     start = POLICY.token_logps.nan_to_num(-1.0).requires_grad_(True)
-    policy = GroupLogps(start, POLICY.mask, None, POLICY.log_purity)
+    policy = with_logps(POLICY, start)
     step_loss(build([{"name": "wpo", "beta": 0.5}]), policy, REFERENCE, facts()).backward()
     assert start.grad[0, 0, 0].item() == pytest.approx(-exp(-3) * 0.5 * sigmoid(-1.5) / 2)
 
@@ -78,7 +78,7 @@ def test_lcpo_believes_a_label_as_far_as_policy_and_annotator_do():
 
 def test_lcpo_passes_no_gradient_through_its_belief():
     start = POLICY.token_logps.nan_to_num(-1.0).requires_grad_(True)
-    step_loss(build([{"name": "lcpo", "beta": 0.5}]), GroupLogps(start, POLICY.mask), REFERENCE, facts()).backward()
+    step_loss(build([{"name": "lcpo", "beta": 0.5}]), with_logps(POLICY, start), REFERENCE, facts()).backward()
     q = sigmoid(1.5) * 0.9 / (sigmoid(1.5) * 0.9 + sigmoid(-1.5) * 0.1)
     assert start.grad[0, 0, 0].item() == pytest.approx(0.5 * (sigmoid(1.5) - q) / 2)
 
@@ -114,7 +114,7 @@ def test_beta_dpo_leaves_out_what_it_does_not_select_and_counts_the_rest_in_full
     policy, reference, known = random_batch(groups=10)
     start = policy.token_logps.nan_to_num(-1.0).requires_grad_(True)
     objective = build([{"name": "beta_dpo", "selected_share": 0.8}])
-    step_loss(objective, GroupLogps(start, policy.mask), reference, known).backward()
+    step_loss(objective, with_logps(policy, start), reference, known).backward()
     silent = (start.grad.abs().sum((1, 2)) == 0).sum().item()
     assert silent == 2
     whole = step_loss(build([{"name": "dpo"}]), policy, policy, known)

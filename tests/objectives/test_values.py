@@ -4,6 +4,7 @@ chosen:   S = -6 over 3 tokens (A = -2),  reference -7    R = +1
 rejected: S = -5 over 5 tokens (A = -1),  reference -3    R = -2      D = 3, per token 1/3 - (-2/5) = 11/15
 """
 
+from dataclasses import replace
 from math import exp, log, log1p
 
 import pytest
@@ -46,6 +47,8 @@ BY_HAND = [
     ({"name": "f_dpo", "beta": 0.5}, nls(0.5 * (nls(-2) - nls(1)))),
     ({"name": "f_dpo", "beta": 0.5, "f_divergence_type": "forward_kl"}, nls(0.5 * (exp(2) - exp(-1)))),
     ({"name": "ld_dpo", "beta": 0.5, "ld_alpha": 0.5}, nls(0.5 * (1 + 2 - 0.5 * 2 * 2 / 5))),
+    ({"name": "mask_dpo", "beta": 0.5}, nls(1.5)),
+    ({"name": "ddpo", "beta": 0.5, "edit_weight": 3.0}, nls(3 * 1.5)),
     ({"name": "sampo", "beta": 0.5}, nls(0.5 * (1 + 2 * 3 / 5))),
     ({"name": "wpo", "beta": 0.5}, exp(-2 - 1) * nls(1.5)),
     ({"name": "dpo", "beta": 0.5, "use_weighting": True}, exp(-2 - 1) * nls(1.5)),
@@ -194,3 +197,13 @@ def test_rpo_averages_the_likelihood_of_each_answer_and_mpo_of_all_tokens():
     per_token = step_loss(build([{"name": "rpo", "beta": 0.5, "normalise": "token"}]), policy, policy, facts).item()
     assert rpo - plain == pytest.approx((2 + 5) / 2)
     assert per_token - plain == pytest.approx(16 / 5)
+
+
+def test_spans_that_do_not_count_are_masked_under_mask_dpo():
+    """The first token of the chosen answer and the last three of the rejected are out: R = 1 - 1/3 and -2 + 3 * 2/5."""
+    weights = torch.ones(1, 2, 5, dtype=torch.float64)
+    weights[0, 0, 0] = 0
+    weights[0, 1, 2:] = 0
+    masked = [replace(logps, token_weights=weights) for logps in (POLICY, REFERENCE)]
+    loss = step_loss(build([{"name": "mask_dpo", "beta": 0.5}]), *masked, FACTS)
+    assert loss.item() == pytest.approx(nls(0.5 * (2 / 3 + 4 / 5)))

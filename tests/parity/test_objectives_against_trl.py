@@ -9,9 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from objectives.batches import random_batch, step_loss
+from objectives.batches import random_batch, step_loss, with_logps
 
-from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.compose import build
 
 trl = pytest.importorskip("trl", reason="parity needs trl (pip install 'mmalign[bench]')")
@@ -30,7 +29,7 @@ def _rows(logps, name="token_logps"):
 def _with_gradient(logps):
     """Return log-probs that collect gradients, and the tensor that does."""
     start = logps.token_logps.clone().requires_grad_(True)
-    return GroupLogps(start, logps.mask, None, logps.log_purity), start
+    return with_logps(logps, start), start
 
 
 class _NoModel(torch.nn.Module):

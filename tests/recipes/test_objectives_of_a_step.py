@@ -30,6 +30,9 @@ EVERY_KIND = [
     {"name": "bco", "beta": 0.5},
     {"name": "wpo", "beta": 0.5},
     {"name": "sampo", "beta": 0.5},
+    {"name": "ddpo", "beta": 0.5},
+    {"name": "lcpo", "beta": 0.5},
+    {"name": "beta_dpo", "beta": 0.5},
 ]
 CUTS = {
     "one batch": {"train__per_device_train_batch_size": 4, "train__gradient_accumulation_steps": 1},
