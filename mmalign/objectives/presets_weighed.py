@@ -5,10 +5,11 @@ R = S - S_ref, m = beta (R_w - R_l); d: by how much the better response scores h
 
 from __future__ import annotations
 
-from mmalign.objectives.batch_beta import BatchBeta, SelectedWeight
+from mmalign.objectives.batch_beta import BatchBeta, DataAndModelBeta, SelectedWeight
 from mmalign.objectives.noise import Posterior
 from mmalign.objectives.preset import DOUBT, PAIR, SHAPED_RATIO, Preset, alone, ratio, with_likelihood
-from mmalign.objectives.rules import GapFactor, SaturatingFactor
+from mmalign.objectives.rules import GapFactor, QualityAndPerformance, SaturatingFactor
+from mmalign.objectives.terms import Rescue
 
 
 def _beta_dpo(o):
@@ -18,6 +19,17 @@ def _beta_dpo(o):
 
 def _beta_dpo_implicit(o):
     return alone(ratio(o, factor=BatchBeta(o.beta_scaling, o.selected_share, unit=o.beta, remembers=False)))
+
+
+def _dama(o):
+    factor = DataAndModelBeta(1.0, o.selected_share, unit=o.beta, remembers=True, deviation=1.0, mean_gap=o.mean_gap)
+    return alone(ratio(o, factor=factor, weight=SelectedWeight(factor)))
+
+
+def _uni_dpo(o):
+    weight = QualityAndPerformance(o.beta, o.quality_rate, o.settled_at, o.focus)
+    rescue = (("_nll", o.sft_weight, Rescue(good_score=o.good_score)),) if o.sft_weight else ()
+    return ("", 1.0, ratio(o, per_token=True, weight=weight)), *rescue
 
 
 _SELECTION = {"beta_scaling": 0.6, "selected_share": 0.8}
@@ -67,6 +79,39 @@ WEIGHED_PRESETS = (
         departures=(
             "Which pairs are selected is drawn from the ids of their rows: the same on any cut, rank or resumed run.",
         ),
+    ),
+    Preset(
+        name="dama",
+        says="DPO whose beta is larger for easy data, and for a policy that tells the step's pairs apart",
+        source="Lu et al. 2025, arXiv:2502.01943, eq. 6 to 16, as in the authors' code",
+        formula="-log sigmoid(b (R_w - R_l)) over selected pairs,  "
+        "b = beta sigmoid(d) / sigmoid(mean_gap) * mean of selected sigmoid(R_w - R_l) / sigmoid(M_0)",
+        options={**PAIR, **DOUBT, "mean_gap": 0.0, "selected_share": 0.8},
+        parts=_dama,
+        departures=(
+            "d comes from the scores of the rows and mean_gap from you; the paper takes both from CLIP probabilities.",
+            "Which pairs are selected is drawn from the ids of their rows; the authors' code draws on every rank.",
+            "b is at least a hundredth of beta, which is the authors' bound at beta 0.1.",
+        ),
+    ),
+    Preset(
+        name="uni_dpo",
+        says="DPO per token that counts pairs by the quality of their data and by what the policy has yet to learn",
+        source="Peng et al. 2025 (Omni-DPO, Uni-DPO), arXiv:2506.10054",
+        formula="-sigmoid(quality_rate d) (1 - sigmoid(beta (A_w - A_l) - settled_at))^focus log sigmoid(beta D per "
+        "token) + sft_weight NLL(best) where S_w < S_ref,w and r_w >= good_score",
+        options={
+            **PAIR,
+            "beta": 2.0,
+            **DOUBT,
+            "quality_rate": 0.7,
+            "settled_at": 2.0,
+            "focus": 3.0,
+            "sft_weight": 1e-3,
+            "good_score": 2.5,
+        },
+        parts=_uni_dpo,
+        departures=("Defaults are the authors' for Qwen2-VL-2B; good_score depends on the scale of your scores.",),
     ),
     Preset(
         name="lcpo",

@@ -85,3 +85,26 @@ class FactorOfBest(PairRule):
         """Return the factor [P]."""
         levels = pairs.index.sides(pairs.facts.levels)[:, 0]
         return torch.where(levels == 0, self.factor, 1.0).to(pairs.scores)
+
+
+@dataclass(frozen=True)
+class QualityAndPerformance(PairRule):
+    """omega = sigmoid(quality_rate d) * (1 - sigmoid(beta (A_w - A_l) - settled_at))^focus, d the score gap.
+
+    Pairs of clear quality count more, pairs that the policy has settled count less. The second factor passes gradient,
+    as in the authors' code.
+
+    Source: Uni-DPO (Omni-DPO), arXiv:2506.10054.
+    """
+
+    beta: float
+    quality_rate: float
+    settled_at: float
+    focus: float
+    needs_scores = True
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        """Return omega [P]."""
+        means = pairs.policy.means()
+        unsettled = torch.sigmoid(self.settled_at - self.beta * (means[:, 0] - means[:, 1]))
+        return torch.sigmoid(self.quality_rate * score_gap(pairs)) * unsettled**self.focus

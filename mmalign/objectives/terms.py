@@ -108,6 +108,33 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rescue(Part):
+    """Likelihood per token of best responses that are good and have become less likely than under the reference.
+
+    Args:
+        good_score: score from which a response is good.
+    """
+
+    good_score: float
+    needs_reference: bool = True
+    needs_scores: bool = True
+
+    def responses_read(self, levels: Sequence[int]) -> set[int]:
+        """Return the position of the best response, of rows that compare anything."""
+        return {0} if rank_pairs(levels, "all") else set()
+
+    def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
+        """Return [B]: the weight of each group that has a pair."""
+        return compared_weight(pair_index(facts, "all"), facts)
+
+    def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
+        """Return [B]: minus the mean log-prob where it is to be rescued, 0 elsewhere."""
+        fell = policy.means()[:, 0].detach() < reference.means()[:, 0].detach()
+        rescued = fell & (facts.scores[:, 0] >= self.good_score)
+        return -self.counts(facts, policy.lengths()) * rescued * policy.means()[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Likelihood(Part):
     """Negative log-likelihood of the best response (SFT).
 

@@ -126,7 +126,7 @@ def gradient_is_exact(spec, responses=3):
 
 # What is read off the policy to weigh or shift a loss (a sort, a mean, a posterior, a weight) is held fixed: the
 # gradient is not that of the value. Theirs is checked by hand in test_batchwise.py, test_listwise.py and test_rules.py.
-HELD_FIXED = {"aot_unpaired", "kto_pair", "wpo", "knowpat", "lcpo", "beta_dpo", "beta_dpo_implicit"}
+HELD_FIXED = {"aot_unpaired", "kto_pair", "wpo", "knowpat", "lcpo", "beta_dpo", "beta_dpo_implicit", "dama"}
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name not in HELD_FIXED])

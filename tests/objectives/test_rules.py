@@ -134,12 +134,43 @@ def test_beta_dpo_implicit_compares_the_selected_with_all():
     assert min(abs(loss_of(**options) - value) for value in either) < 1e-12
 
 
+def test_dama_scales_beta_by_data_and_by_model():
+    """All selected: score gaps 4 and -0.5, log-ratio margins 3 and -1 against a fresh memory of 0."""
+    of_model = (sigmoid(3) + sigmoid(-1)) / 2 / 0.5
+    factors = [sigmoid(gap) / sigmoid(0.25) * of_model for gap in (4, -0.5)]
+    expected = (nls(0.5 * factors[0] * 3) + nls(-0.5 * factors[1])) / 2
+    assert loss_of(name="dama", beta=0.5, selected_share=1.0, mean_gap=0.25) == pytest.approx(expected)
+
+
+def test_uni_dpo_weighs_by_quality_and_by_what_is_not_settled():
+    """A = -2, -1 and -2, -2; D per token 11/15 and -1; gaps 4 and -0.5."""
+    weights = [sigmoid(0.5 * gap) * sigmoid(1.0 - 2 * lead) ** 3 for gap, lead in ((4, -1), (-0.5, 0))]
+    expected = (weights[0] * nls(2 * 11 / 15) + weights[1] * nls(-2.0)) / 2
+    options = {"name": "uni_dpo", "beta": 2.0, "quality_rate": 0.5, "settled_at": 1.0}
+    assert loss_of(**options, sft_weight=0.0) == pytest.approx(expected)
+
+
+def test_uni_dpo_rescues_good_answers_that_became_less_likely():
+    """A row whose chosen answer fell from -7 to -9 over 3 tokens; it is rescued if its score is good enough."""
+    policy = logps_of([[(-9.0, 3), (-5.0, 5)]])
+    reference, known = logps_of([[(-7.0, 3), (-3.0, 5)]]), facts_of([(0, 1)], scores=[[5.0, 1.0]])
+    values = [
+        step_loss(build([{"name": "uni_dpo", "sft_weight": 0.5, "good_score": bar}]), policy, reference, known).item()
+        for bar in (5.0, 5.5)
+    ]
+    assert values[0] - values[1] == pytest.approx(0.5 * 3.0)
+    risen = step_loss(build([{"name": "uni_dpo", "sft_weight": 0.5}]), POLICY, REFERENCE, facts()).item()
+    assert risen == pytest.approx(loss_of(name="uni_dpo", sft_weight=0.0))
+
+
 SAME = [
+    ({"name": "uni_dpo", "quality_rate": 0.0, "focus": 0.0, "sft_weight": 0.0, "beta": 0.3, "weight": 2.0},
+     {"name": "dpo_norm", "beta": 0.3}),
     ({"name": "mm_dpo", "reach": 0.0, "sft_weight": 0.0}, {"name": "dpo"}),
     ({"name": "beta_dpo", "beta_scaling": 0.0, "selected_share": 1.0}, {"name": "dpo"}),
     ({"name": "beta_dpo_implicit", "beta_scaling": 0.0}, {"name": "dpo"}),
     ({"name": "beta_dpo_implicit", "selected_share": 1.0}, {"name": "dpo"}),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("left", "right"), SAME, ids=str)
@@ -160,7 +191,7 @@ def row(*scores, **more):
     return Preference(id="a", prompt=(Message.of("user", "why?"),), responses=answers, **more)
 
 
-@pytest.mark.parametrize("name", ["mm_dpo", "da_dpo", "pro"])
+@pytest.mark.parametrize("name", ["mm_dpo", "da_dpo", "dama", "uni_dpo", "pro"])
 def test_rows_without_the_scores_that_are_read_are_refused(name):
     objective = build([{"name": "dpo"}, {"name": name}])
     objective.require_scores(row(3.0, 1.0))
