@@ -75,10 +75,8 @@ def train(
     from mmalign.recipes.configuration import load_recipe
 
     recipe = load_recipe(config, overrides or ())
-    if recipe.recipe == "sft":
-        from mmalign.recipes.sft import run
-    else:
-        from mmalign.recipes.preference import run
+    from mmalign.recipes.train import run
+
     run(recipe, resume=resume)
 
 
@@ -142,10 +140,15 @@ def schema() -> None:
 
 
 @data_app.command(
-    "show", epilog=_examples("mmalign data show rows.jsonl", "mmalign data show rows.json --row 7 --model DIR")
+    "show",
+    epilog=_examples(
+        "mmalign data show rows.jsonl", "mmalign data show rows.json --row 7 --model DIR", "mmalign data show clip.mp4"
+    ),
 )
 def show_row(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Rows, media, a folder of either, or hub id with --allow-network.")
+    ],
     row: Annotated[int, typer.Option(help="Which row, from 1; the line in JSONL.", min=1)] = 1,
     model: Annotated[
         str | None, typer.Option(metavar="DIR", help="Model whose processor and chat template make the tokens.")
@@ -154,13 +157,58 @@ def show_row(
     root: Annotated[Path | None, typer.Option(help="Directory below which media are. Default: that of PATH.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="As data.max_pixels.", min=1)] = None,
     max_length: Annotated[int | None, typer.Option(help="As data.max_length.", min=1)] = None,
+    sampling: Annotated[str, typer.Option(help="As data.video.sampling: which frames of videos.")] = "fps",
+    fps: Annotated[float, typer.Option(help="As data.video.fps.", min=0.001)] = 2.0,
+    frames: Annotated[int, typer.Option(help="As data.video.frames.", min=1)] = 32,
     allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
 ) -> None:
-    """Explain one row: its format, messages, answers, media and, with a model, its tokens and which are scored."""
+    """Explain one row: its format, messages, answers, media and, with a model, its tokens and which are scored.
+
+    PATH may also be a picture, a video, or a folder of them. Exits with 1 when what is shown is refused.
+    """
+    from mmalign.modalities.sampling import Sampling
     from mmalign.recipes.data_show import show
 
-    bounds = {"max_pixels": max_pixels, "max_length": max_length}
-    show(path, row=row, model=model, format=format, root=root, allow_network=allow_network, **bounds)
+    how = {"max_pixels": max_pixels, "max_length": max_length, "allow_network": allow_network}
+    how["sampling"] = Sampling(policy=sampling, fps=fps, frames=frames)
+    if not show(path, row=row, model=model, format=format, root=root, **how):
+        raise typer.Exit(1)
+
+
+@data_app.command(
+    "view",
+    epilog=_examples(
+        "mmalign data view rows.jsonl -o rows.html",
+        "mmalign data view rows.json -o refused.html --quarantine runs/mine/quarantine.jsonl",
+        "mmalign data view clip.mp4 -o clip.html",
+    ),
+)
+def view_rows(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Rows, a picture, a clip, a folder, or hub id with --allow-network.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("rows.html"),
+    root: Annotated[Path | None, typer.Option(help="Directory below which media are. Default: that of PATH.")] = None,
+    format: Annotated[str | None, typer.Option(help="Name of the format. Default: known by the columns.")] = None,
+    from_row: Annotated[int, typer.Option(help="First row to show, from 1.", min=1)] = 1,
+    limit: Annotated[int, typer.Option(help="Most rows to show.", min=1)] = 10_000,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Refused rows of a run; their reasons stand at the rows.")
+    ] = None,
+    max_media_mb: Annotated[
+        float, typer.Option(help="Room for pictures in the page, in 10^6 bytes. Rows beyond it say so.", min=0)
+    ] = 64.0,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
+) -> None:
+    """Write one page to look at rows in a browser: prompts, media, answers and their differences, refused rows.
+
+    The page is a single file, works without a network, and takes ten thousand rows; it has search, filters and keys.
+    """
+    from mmalign.recipes import data_view
+
+    choices = {"from_row": from_row, "limit": limit, "quarantine": quarantine, "max_media_mb": max_media_mb}
+    done = data_view.view(path, output, root=root, format=format, allow_network=allow_network, **choices)
+    data_view.report(done)
 
 
 @data_app.command(

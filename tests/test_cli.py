@@ -40,6 +40,7 @@ def test_version(run):
         (["schema"], "mmalign schema > recipe.schema.json"),
         (["objectives"], "mmalign objectives sigmoid_norm"),
         (["data", "show"], "mmalign data show rows.json --row 7 --model DIR"),
+        (["data", "view"], "mmalign data view rows.jsonl -o rows.html"),
         (["data", "convert"], "mmalign data convert rows/ out.jsonl --to swift"),
     ],
 )

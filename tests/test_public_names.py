@@ -21,7 +21,8 @@ KEYS = {
     "model": "path reference precompute_reference lora quantize freeze dtype attn_implementation trust_remote_code",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
-    "data": "train eval root format min_pixels max_pixels max_length max_refused_share allow_http num_workers",
+    "data": "train eval root format min_pixels max_pixels video max_length max_refused_share allow_http num_workers",
+    "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s cache_dir cache_max_gb",
     "objective": "name weight",
     "train": "output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
     "max_tokens_per_batch learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay adam_beta1 "
@@ -34,7 +35,9 @@ VERBS = {
     "quickstart": "--output-dir --seed --threads",
     "objectives": "name",
     "schema": "",
-    "data show": "path --row --model --format --root --max-pixels --max-length --allow-network",
+    "data show": "path --row --model --format --root --max-pixels --max-length --sampling --fps --frames "
+    "--allow-network",
+    "data view": "path --output --root --format --from-row --limit --quarantine --max-media-mb --allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {
@@ -42,7 +45,7 @@ RECORDS = {
     Response: "messages score scores critique spans media model annotator",
     Span: "start end weight",
     Message: "role parts",
-    MediaRef: "kind uri content sha256 span_s frame_indices",
+    MediaRef: "kind uri content frames sha256 span_s frame_indices",
 }
 ERRORS = "MmalignError ConfigError DataError RowError ModelError TrainingError CheckpointError"
 OBJECTIVES = (
@@ -57,7 +60,10 @@ OPTIONS_OF_OBJECTIVES = (
     "list_weight best_factor reach rate gap_factor beta_scaling selected_share reliability reliability_rate mean_gap "
     "quality_rate settled_at focus good_score"
 )
-ROW_FORMATS = "mmalign swift llava rlhf_v mdpo alpaca sharegpt trl"
+ROW_FORMATS = (
+    "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
+    "alpaca sharegpt trl"
+)
 WRITTEN_FORMATS = "mmalign trl sharegpt swift"
 MODEL_FAMILIES = (
     "qwen2_vl qwen2_5_vl qwen3_vl llava llava_next llava_onevision idefics3 smolvlm internvl mistral3 gemma3 paligemma"

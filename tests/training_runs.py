@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from pictures import encoded, noise
@@ -17,21 +20,36 @@ from safetensors.torch import load_file
 
 from mmalign.config.load import from_values
 from mmalign.config.schema import RecipeConfig
-from mmalign.recipes import preference, sft
+from mmalign.recipes import preference, sft, training
+from mmalign.train.metrics import MetricsFile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TIMES = ("step_time_s", "data_time_s")
 _WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 
 
-def write_rows(directory: Path, count: int, *, text_only: Sequence[int] = (), name: str = "rows.jsonl") -> Path:
-    """Write `count` preference rows of different lengths, each with a picture of its own but those in `text_only`."""
+def write_rows(
+    directory: Path,
+    count: int,
+    *,
+    text_only: Sequence[int] = (),
+    videos: Mapping[int, str] | None = None,
+    name: str = "rows.jsonl",
+) -> Path:
+    """Write `count` preference rows of different lengths, each with a picture of its own but those in `text_only`.
+
+    Args:
+        videos: row -> path of a video that takes the place of its picture.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     lines = []
     for row in range(count):
         question = {"type": "text", "text": f"What is {' '.join(_WORDS[: row % 5])} ?"}
         columns: dict[str, Any] = {"prompt": [{"role": "user", "content": [question]}], "images": []}
-        if row not in text_only:
+        if row in (videos or {}):
+            columns["prompt"][0]["content"].insert(0, {"type": "video"})
+            columns["videos"] = [videos[row]]
+        elif row not in text_only:
             columns["prompt"][0]["content"].insert(0, {"type": "image"})
             columns["images"] = [f"{row}.png"]
             (directory / f"{row}.png").write_bytes(encoded(noise(28 + 28 * (row % 2), 56, seed=row)))
@@ -102,6 +120,50 @@ def in_processes(values: dict[str, Any], *arguments: str, ranks: int, sharded: b
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def forked(values: dict[str, Any]) -> multiprocessing.Process:
+    """Run a recipe in a fork of this process, which has imported everything already."""
+    process = multiprocessing.get_context("fork").Process(target=run, args=(values,))
+    process.start()
+    return process
+
+
+def wait_for_line(output_dir: Path, count: int) -> None:
+    """Wait until `metrics.jsonl` has `count` lines."""
+    path = output_dir / "metrics.jsonl"
+    for _ in range(24_000):  # two minutes: a new process imports torch, maybe on a busy machine
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.005)
+    raise AssertionError("the run wrote no lines")
+
+
+def run_until(step: int, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run die without a word after `step`, as a process that is killed."""
+    write = MetricsFile.write
+
+    def write_or_die(self, line):
+        write(self, line)
+        if line["step"] == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsFile, "write", write_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            run(values)
+
+
+def lose_a_medium(monkeypatch: pytest.MonkeyPatch, lose: Callable[[], None]) -> None:
+    """Do something to the media after the rows were prepared and before the first step reads them."""
+    prepare_rows = training.prepare_rows
+
+    def prepare_and_lose(*args):
+        prepared = prepare_rows(*args)
+        lose()
+        return prepared
+
+    monkeypatch.setattr(training, "prepare_rows", prepare_and_lose)
+
+
 def metrics(output_dir: Path | str) -> list[dict[str, Any]]:
     """Return the lines of `metrics.jsonl` without the times."""
     lines = [json.loads(line) for line in (Path(output_dir) / "metrics.jsonl").read_text().splitlines()]
@@ -121,6 +183,12 @@ def assert_close(one: list[dict[str, Any]], other: list[dict[str, Any]], toleran
         assert left.keys() == right.keys()
         for name, value in left.items():
             assert abs(value - right[name]) <= tolerance * (1 + abs(value)), (left["step"], name, value, right[name])
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Check curves and weights bit by bit."""
+    assert metrics(one) == metrics(other)
+    assert_same_weights(final_weights(one), final_weights(other))
 
 
 def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

@@ -299,10 +299,10 @@ def _our_batch(directory: Path, family: Any, case: Case) -> Any:
     from mmalign.formats.media import MediaRef
     from mmalign.formats.message import Message
     from mmalign.formats.preference import Preference, Response
-    from mmalign.modalities.image import ImageLimits
+    from mmalign.modalities.table import limits_below
 
     folder = Path(tempfile.mkdtemp())
-    tokenise = Tokeniser(load_processor(directory), family, ImageLimits(root=folder))
+    tokenise = Tokeniser(load_processor(directory), family, limits_below(folder))
     trees = []
     for number, row in enumerate(rows_of(case)):
         row["image"].save(folder / f"{number}.png")

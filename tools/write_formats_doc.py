@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mmalign.formats.media import MediaRef
 from mmalign.formats.message import MediaPart, Message
-from mmalign.formats.preference import Preference
+from mmalign.formats.preference import Preference, Response
 from mmalign.sources.detect import SOURCES, Source, parse
 from mmalign.sources.json_values import ROW_LISTS
 from mmalign.sources.read import ENDINGS, RawRow
@@ -45,11 +46,15 @@ prints what a row became, and with `--model DIR` its tokens and which of them ar
 
 - A row keeps its `id` (or `idx`); a row without one is called `file:row`, and to an id that comes again its place is
   added.
-- Media are paths below the data root, bytes, `{{"bytes", "path"}}`, or `data:` URIs. Every picture has one placeholder
-  in the prompt, and every placeholder a picture; an answer holds none.
+- Media are paths below the data root, bytes, `{{"bytes", "path"}}`, or `data:` URIs; a video may also be a folder of
+  frames or a list of frame files. Pictures stand in `images` or `image`, videos in `videos` or `video` (there a list is
+  one video: its frames). Every medium has one placeholder in the prompt, and every placeholder a medium of its kind; an
+  answer holds none.
 - A null column is an absent column in tables. Columns that a format does not know are left alone, and `data show` lists
-  them; but `video`, `audio`, `tools` and `chat_template_kwargs` would change what the row means, so rows with one of
-  them are refused.
+  them; but `audio`, `tools` and `chat_template_kwargs`, and pictures or videos where the format has none, would change
+  what the row means, so rows with one of them are refused.
+- `score_chosen` and `score_rejected` (or `chosen_score` and `rejected_score`) become the scores of the answers. Scores
+  that contradict the labels stand as the named score `published`.
 - Refused with a reason and listed in `quarantine.jsonl`: broken lines, unknown formats, unknown roles, answers that are
   empty or the same though one is called better, prompts that say nothing, numbers that are not finite, text that is not
   valid Unicode, rows that are judged alone (`label`, `kto_tag`), and media that cannot be read.
@@ -65,6 +70,9 @@ from datasets import Image, List, load_dataset
 rows = load_dataset("parquet", data_files="rows.parquet", split="train")
 rows = load_dataset("json", data_files="rows.jsonl", split="train").cast_column("images", List(Image()))
 ```
+
+`datasets` knows `videos` of a Parquet file too, and leaves them encoded (`Video(decode=False)`); TRL 1.16 does not
+read them.
 
 """
 
@@ -100,37 +108,62 @@ def _example(title: str, row: dict[str, Any]) -> str:
 
 
 def _json(row: dict[str, Any]) -> str:
-    """Return a row with a column a line, and a turn a line where they are too long for one."""
-    lines = []
-    for name, value in row.items():
-        text = json.dumps(value, ensure_ascii=False)
-        if isinstance(value, list) and len(text) > 90:
-            inner = ",\n".join(f"    {json.dumps(entry, ensure_ascii=False)}" for entry in value)
-            text = f"[\n{inner}\n  ]"
-        lines.append(f"  {json.dumps(name)}: {text}")
+    """Return a row with a column a line; what is too long for a line is broken into its parts."""
+    lines = [f"  {json.dumps(name)}: {_value(value, '  ', 90)}" for name, value in row.items()]
     return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _value(value: Any, indent: str, longest: int) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= longest or not isinstance(value, list | dict):
+        return text
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        inner = [f"{json.dumps(name)}: {_value(part, deeper, 100)}" for name, part in value.items()]
+    else:
+        inner = [_value(part, deeper, 112) for part in value]
+    lines = ",\n".join(deeper + line for line in inner)
+    return f"{{\n{lines}\n{indent}}}" if isinstance(value, dict) else f"[\n{lines}\n{indent}]"
 
 
 def _record(preference: Preference) -> str:
     """Return a record for people: a line a turn, then the answers with their rank."""
     lines = [("id", preference.id)]
-    lines += [("media", f"{k + 1}: {ref.uri}") for k, ref in enumerate(preference.media)]
-    lines += [(message.role, _text(message)) for message in preference.prompt]
+    lines += [("media", f"{k + 1}: {_where(ref)}") for k, ref in enumerate(preference.media)]
+    lines += [(message.role, _text(message, preference)) for message in preference.prompt]
     for k, (response, level) in enumerate(zip(preference.responses, preference.levels(), strict=True)):
-        facts = f"  (score {response.score:g})" if response.score is not None else ""
-        facts += f"  (saw {', '.join(ref.uri for ref in response.media)})" if response.media else ""
+        facts = _facts(response)
         name = f"answer {k + 1}" if len(preference.responses) > 1 else "answer"
         rank = f", rank {level + 1}" if len(preference.responses) > 1 else ""
         lines.append((name + rank, response.text + facts))
-    for name in ("margin", "tags"):
+    for name in ("ties", "margin", "tags"):
         if getattr(preference, name):
             lines.append((name, str(getattr(preference, name))))
     return "\n".join(f"{name:17} {text}" for name, text in lines)
 
 
-def _text(message: Message) -> str:
-    said = [f"[image {part.index + 1}]" if isinstance(part, MediaPart) else part.text for part in message.parts]
+def _text(message: Message, preference: Preference) -> str:
+    said = [
+        f"[{preference.media[part.index].kind} {part.index + 1}]" if isinstance(part, MediaPart) else part.text
+        for part in message.parts
+    ]
     return " ".join(text.strip() for text in said)
+
+
+def _facts(response: Response) -> str:
+    """Return what is known about a response, each fact in brackets."""
+    said = [f"score {response.score:g}"] if response.score is not None else []
+    said += [f"{name} {score:g}" for name, score in response.scores.items()]
+    said += [f"critique: {response.critique}"] if response.critique else []
+    said += [f"{span.start}..{span.end} weighs {span.weight:g}" for span in response.spans]
+    said += [f"saw {', '.join(_where(ref) for ref in response.media)}"] if response.media else []
+    said += [f"by {response.model}"] if response.model else []
+    return "".join(f"  ({fact})" for fact in said)
+
+
+def _where(ref: MediaRef) -> str:
+    place = ref.uri if ref.frames is None else f"frames {', '.join(ref.frames)}"
+    return place if ref.span_s is None else f"{place}, {ref.span_s[0]:g} s to {ref.span_s[1]:g} s"
 
 
 if __name__ == "__main__":

@@ -108,10 +108,26 @@ def cached_features_stay_valid(recipe: RecipeConfig) -> Iterator[Problem]:
 
 
 def pixels_are_ordered(recipe: RecipeConfig) -> Iterator[Problem]:
-    """The lower bound lies below the upper one."""
-    low, high = recipe.data.min_pixels, recipe.data.max_pixels
-    if low is not None and high is not None and high < low:
-        yield _problem(("data", "max_pixels"), f"{high} is less than data.min_pixels {low}; raise it to {low} or more")
+    """The lower bound lies below every upper one."""
+    bounds = [(("data",), recipe.data, "max_pixels")]
+    bounds += [(("data", "video"), recipe.data.video, name) for name in ("max_pixels", "max_total_pixels")]
+    for path, section, name in bounds:
+        low, high = section.min_pixels, getattr(section, name)
+        if low is not None and high is not None and high < low:
+            least = dotted((*path, "min_pixels"))
+            yield _problem((*path, name), f"{high} is less than {least} {low}; raise it to {low} or more")
+
+
+def video_settings_are_read(recipe: RecipeConfig) -> Iterator[Problem]:
+    """A rate is for the policy that knows rates, a size limit for a cache that is there."""
+    video = recipe.data.video
+    if video.sampling != "fps" and video.fps != type(video).model_fields["fps"].default:
+        yield _problem(
+            ("data", "video", "fps"),
+            f"{video.fps:g} is not read by data.video.sampling {video.sampling!r}; remove it, or use sampling: fps",
+        )
+    if video.cache_dir is None and video.cache_max_gb is not None:
+        yield _problem(("data", "video", "cache_max_gb"), "limits no cache; set data.video.cache_dir too")
 
 
 def run_has_one_length(recipe: RecipeConfig) -> Iterator[Problem]:
@@ -158,6 +174,7 @@ RULES: tuple[Rule, ...] = (
     attention_fits_engine,
     cached_features_stay_valid,
     pixels_are_ordered,
+    video_settings_are_read,
     run_has_one_length,
     warmup_is_said_once,
     evaluation_has_rows,

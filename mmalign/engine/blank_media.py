@@ -2,17 +2,31 @@
 
 A rank that leaves the vision tower out makes the others wait forever: FSDP and ZeRO gather its weights together, DDP
 waits for its gradients. The features of a blank image enter the loss with weight zero.
+
+One run of the tower is enough for DDP, whether it sees an image or a video. Where weights are gathered for every run,
+ranks must run it equally often: a family that looks at images and at videos one after the other does so twice on a rank
+that has both, so every rank does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mmalign.engine.families import Family
+
+
+def calls_left_out(media: Mapping[str, Tensor], family: Family, base: nn.Module) -> int:
+    """Return how many blank images a rank looks at beside these media."""
+    if not family.has_vision:
+        return 0
+    calls = sum(name in media for name in ("pixel_values", "pixel_values_videos"))
+    is_gathered = any(isinstance(weight, DTensor) or hasattr(weight, "ds_id") for weight in base.parameters())
+    return max(0, (2 if family.videos == "apart" and is_gathered else 1) - calls)
 
 
 def blank_features(inner: nn.Module, family: Family) -> Tensor:

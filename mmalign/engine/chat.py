@@ -14,11 +14,14 @@ import os.path
 from dataclasses import dataclass
 from typing import Any
 
+from mmalign.engine.arriving import field_of
+from mmalign.engine.families import families_with_videos
 from mmalign.errors import RowError
-from mmalign.formats.media import MediaRef
+from mmalign.formats.media import MediaKind, MediaRef
 from mmalign.formats.message import MediaPart, Message
 from mmalign.formats.preference import Preference
 from mmalign.modalities import text as text_modality
+from mmalign.modalities.fetch import shown
 from mmalign.modalities.table import MODALITIES
 
 LONGEST_ROW_CHARACTERS = 2_000_000
@@ -43,29 +46,31 @@ class ChatRenderer:
 
     Args:
         processor: a transformers processor, or the tokenizer of a text-only model.
+        reads: kinds of media that reach the model, none for a text-only model.
     """
 
-    def __init__(self, processor: Any) -> None:
-        self._processor = processor
+    def __init__(self, processor: Any, *, reads: frozenset[MediaKind]) -> None:
+        self._processor, self._reads = processor, reads
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._reads_images = getattr(processor, "image_processor", None) is not None
         self._template = getattr(processor, "chat_template", None) or self._tokenizer.chat_template
-        self.placeholders = _placeholders(processor) if self._reads_images else ()
+        self.placeholders = _placeholders(processor) if reads else ()
 
     def __call__(self, preference: Preference) -> Rendered:
         """Render a preference.
 
         Raises:
-            RowError: the model reads no images but the row has some, a text holds a media token of the model or is not
-                Unicode, the texts are beyond `LONGEST_ROW_CHARACTERS`, or the chat template refuses the turns.
+            RowError: the row has media of a kind that the model does not read, a text holds a media token of the model
+                or is not Unicode, the texts are beyond `LONGEST_ROW_CHARACTERS`, or the chat template refuses the
+                turns.
         """
         self._require_readable(preference)
         if self._template is None:
             rendered = self._without_template(preference)
         else:
             rendered = self._with_template(preference)
-        if self._reads_images:
-            _require_all_images(rendered, self._processor.image_token, len(preference.media))
+        for kind in self._reads:
+            number = sum(ref.kind == kind for ref in preference.media)
+            _require_all(rendered, kind, getattr(self._processor, f"{kind}_token"), number)
         return rendered
 
     def _with_template(self, preference: Preference) -> Rendered:
@@ -98,8 +103,8 @@ class ChatRenderer:
         return Rendered(begin + "".join(parts), tuple(a if end and a.endswith(end) else a + end for a in answers))
 
     def _turns(self, messages: tuple[Message, ...], media: tuple[MediaRef, ...]) -> list[dict[str, Any]]:
-        """Return turns as templates of this model read them: lists of parts with images, plain strings without."""
-        if not self._reads_images:
+        """Return turns as templates of this model read them: lists of parts with media, plain strings without."""
+        if not self._reads:
             return [{"role": message.role, "content": message.text} for message in messages]
         return [{"role": message.role, "content": [_content(p, media) for p in message.parts]} for message in messages]
 
@@ -116,16 +121,7 @@ class ChatRenderer:
 
     def _require_readable(self, preference: Preference) -> None:
         for i, ref in enumerate(preference.media):
-            if ref.kind not in MODALITIES:
-                known = ", ".join(MODALITIES)
-                raise RowError("no modality reads this kind of media", field=f"media[{i}]", value=ref.kind, hint=known)
-        if preference.media and not self._reads_images:
-            raise RowError(
-                "model reads text only, but the row has images",
-                field="media",
-                value=len(preference.media),
-                hint="use a vision-language model with its processor, or rows without images",
-            )
+            self._require_read(field_of(preference, i), ref)
         if any(response.media is not None for response in preference.responses):
             raise RowError("responses with media of their own cannot share one prompt", field="responses.media")
         _require_bounded(preference)
@@ -133,7 +129,19 @@ class ChatRenderer:
         for k, response in enumerate(preference.responses):
             self._require_plain_text(f"responses[{k}]", response.messages)
             if any(message.media_indices for message in response.messages):
-                raise RowError("images can stand in the prompt only", field=f"responses[{k}]")
+                raise RowError("media can stand in the prompt only", field=f"responses[{k}]")
+
+    def _require_read(self, field: str, ref: MediaRef) -> None:
+        if ref.kind in self._reads:
+            return
+        if not self._reads:
+            reason = f"model reads text only, but the row has {ref.kind}s"
+            hint = f"use a vision-language model with its processor, or rows without {ref.kind}s"
+        else:
+            reason = f"model reads no {ref.kind}s"
+            known = ", ".join(families_with_videos())
+            hint = f"use a model of a family that does ({known}), or give some frames of it as images"
+        raise RowError(reason, field=field, value=shown(ref), hint=hint)
 
     def _require_plain_text(self, field: str, messages: tuple[Message, ...]) -> None:
         for message in messages:
@@ -176,11 +184,11 @@ def _begins_with_bos(tokenizer: Any) -> bool:
     return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
-def _require_all_images(rendered: Rendered, token: str, number: int) -> None:
+def _require_all(rendered: Rendered, kind: MediaKind, token: str, number: int) -> None:
     found = rendered.prompt.count(token)
     if found != number or any(token in response for response in rendered.responses):
         raise RowError(
-            f"chat template puts {found} image(s) into the part that all responses share, the row has {number}",
+            f"chat template puts {found} {kind}(s) into the part that all responses share, the row has {number}",
             field="prompt",
-            hint="the template drops or moves images; see the model's chat_template",
+            hint=f"the template drops or moves {kind}s; see the model's chat_template",
         )

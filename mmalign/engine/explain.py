@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, is_dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mmalign.engine import media_tokens
+from mmalign.engine.arriving import field_of
+from mmalign.engine.media_tokens import soft_tokens
 from mmalign.formats.preference import Preference
-from mmalign.modalities import fetch, image
+from mmalign.modalities import fetch
+from mmalign.modalities.table import MODALITIES
 
 if TYPE_CHECKING:
     from mmalign.engine.tokenise import PromptTree, Tokeniser
@@ -20,8 +23,8 @@ def explain(tokeniser: Tokeniser, preference: Preference) -> dict[str, Any]:
 
     Keys: "id"; "prompt": list of {"text", "id", "role" ("prompt" or "media"), "count"}, runs of one media token taken
     together; "responses": list of {"level", "text", "tokens": [{"text", "id", "weight"}]}, every token of which is
-    scored; "media": list of {"name", "width", "height", "media_key"...}; "inputs": shapes of the processor's tensors;
-    "lengths"; "ends_turn".
+    scored; "media": list of {"field", "kind", "name", "width", "height", and of a video "frames", "duration_s"...};
+    "inputs": shapes of the processor's tensors; "lengths"; "ends_turn".
 
     Raises:
         RowError: the row would be refused.
@@ -31,7 +34,7 @@ def explain(tokeniser: Tokeniser, preference: Preference) -> dict[str, Any]:
         "id": tree.id,
         "prompt": _prompt_tokens(tokeniser, tree),
         "responses": [_response(tokeniser, tree, k) for k in range(len(tree.response_ids))],
-        "media": [_medium(tokeniser, ref, f"images[{i}]") for i, ref in enumerate(preference.media)],
+        "media": [_medium(tokeniser, preference, i) for i in range(len(preference.media))],
         "media_key": tree.media_key,
         "inputs": {name: list(tensor.shape) for name, tensor in tree.media.items()},
         "lengths": {
@@ -62,7 +65,7 @@ def _prompt_tokens(tokeniser: Tokeniser, tree: PromptTree) -> list[dict[str, Any
 def _soft_ids(tokeniser: Tokeniser) -> set[int]:
     if getattr(tokeniser.processor, "image_processor", None) is None:
         return set()
-    return {tokeniser.tokenizer.convert_tokens_to_ids(media_tokens.soft_token(tokeniser.processor))}
+    return set(tokeniser.tokenizer.convert_tokens_to_ids(list(soft_tokens(tokeniser.processor))))
 
 
 def _response(tokeniser: Tokeniser, tree: PromptTree, k: int) -> dict[str, Any]:
@@ -81,7 +84,9 @@ def _text(tokeniser: Tokeniser, token: int) -> str:
     return text if text and "\ufffd" not in text else str(tokeniser.tokenizer.convert_ids_to_tokens(token))
 
 
-def _medium(tokeniser: Tokeniser, ref: Any, field: str) -> dict[str, Any]:
-    width, height = image.check(ref, tokeniser.limits, field=field)
-    name = fetch.shown(ref)
-    return {"field": field, "name": name[:120], "width": width, "height": height}
+def _medium(tokeniser: Tokeniser, preference: Preference, index: int) -> dict[str, Any]:
+    """Return what is known of a medium from its header: width and height, of a video also frames and times."""
+    ref, field = preference.media[index], field_of(preference, index)
+    shape = MODALITIES[ref.kind].check(ref, tokeniser.limits[ref.kind], field=field)
+    known = asdict(shape) if is_dataclass(shape) else dict(zip(("width", "height"), shape, strict=True))
+    return {"field": field, "kind": ref.kind, "name": fetch.shown(ref)[:120], **known}

@@ -43,6 +43,9 @@ class Family:
             the next on dimension 0, padded with zeros in the others.
         media_per_row: these tensors are [rows, images, ...], and a row without media is a row of zeros (Idefics3).
         token_types: name under which forward takes token types when rows are separate and native.
+        videos: how a video goes in: not at all; "apart" from pictures, with inputs and a placeholder of its own; or its
+            frames "as_pictures", with the pictures' inputs and placeholder, in the order of the prompt.
+        frame_pooling: how many of the tokens that a picture would have become one in a frame of a video.
         bidirectional: which tokens see each other in both directions: none, every image within itself, the prompt.
         positions: "from_zero", "from_one" (PaliGemma) or "mrope" (three axes, from `get_rope_index` on the prompt).
         softcap: the language-model head applies `final_logit_softcapping` of the text config.
@@ -55,6 +58,8 @@ class Family:
     media_inputs: tuple[str, ...] = ()
     media_per_row: bool = False
     token_types: Literal["mm_token_type_ids", "token_type_ids"] | None = None
+    videos: Literal["none", "apart", "as_pictures"] = "none"
+    frame_pooling: int = 1
     bidirectional: Literal["none", "images", "prompt"] = "none"
     positions: Literal["from_zero", "from_one", "mrope"] = "from_zero"
     softcap: bool = False
@@ -99,6 +104,7 @@ _QWEN = Family(
     name="qwen2_vl",
     media_inputs=("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"),
     token_types="mm_token_type_ids",
+    videos="apart",
     positions="mrope",
     vision=("model.visual",),
     projector=("model.visual.merger",),
@@ -135,17 +141,13 @@ FAMILIES: dict[str, Family] = {
         replace(
             _LLAVA_NEXT,
             name="llava_onevision",
-            media_inputs=(
-                "pixel_values",
-                "image_sizes",
-                "batch_num_images",
-                "pixel_values_videos",
-                "image_sizes_videos",
-            ),
+            media_inputs=("pixel_values", "image_sizes", "batch_num_images", "pixel_values_videos"),
+            videos="apart",
+            frame_pooling=4,
         ),
         _IDEFICS3,
-        replace(_IDEFICS3, name="smolvlm"),
-        replace(_LLAVA, name="internvl", media_inputs=("pixel_values",)),
+        replace(_IDEFICS3, name="smolvlm", videos="as_pictures"),
+        replace(_LLAVA, name="internvl", media_inputs=("pixel_values",), videos="as_pictures"),
         replace(_LLAVA, name="mistral3"),
         _GEMMA3,
         replace(_GEMMA3, name="paligemma", bidirectional="prompt", positions="from_one", softcap=True),
@@ -188,10 +190,17 @@ def family_of(config: Any) -> Family:
 
 def media_token_ids(config: Any) -> tuple[int | None, int | None]:
     """Return the ids of the image and the video placeholder token, None where the model has none."""
-    image = getattr(config, "image_token_id", None)
-    return (getattr(config, "image_token_index", None) if image is None else image), getattr(
-        config, "video_token_id", None
-    )
+
+    def named(kind: str) -> int | None:
+        token_id = getattr(config, f"{kind}_token_id", None)
+        return getattr(config, f"{kind}_token_index", None) if token_id is None else token_id
+
+    return named("image"), named("video")
+
+
+def families_with_videos() -> tuple[str, ...]:
+    """Return the names of the families through which videos go."""
+    return tuple(name for name, family in FAMILIES.items() if family.videos != "none")
 
 
 def _refined(family: Family, config: Any) -> Family:

@@ -47,12 +47,14 @@ class BatchShape:
         columns: tokens of the longest, padding included.
         response_tokens: tokens that the language-model head scores.
         media_tokens: tokens that media fill.
+        video_tokens: of these, those of videos.
     """
 
     rows: int
     columns: int
     response_tokens: int
     media_tokens: int
+    video_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,8 @@ class Skeleton:
         if not self.recipe.trains_vision() or not shape.media_tokens or not self.policy.family.has_vision:
             return 0
         vision = self.config.vision_config
-        patches = shape.media_tokens * _patches_per_token(self.config)
+        pooled = (self.policy.family.frame_pooling - 1) * shape.video_tokens
+        patches = (shape.media_tokens + pooled) * _patches_per_token(self.config)
         width = sum(module.in_features + module.out_features for module in self._linears("vision"))
         if self.recipe.train.gradient_checkpointing:
             layers = getattr(vision, "depth", None) or vision.num_hidden_layers

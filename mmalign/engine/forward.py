@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmalign.engine.families import Family
 from mmalign.engine.masks import tree_attention_mask, tree_positions
+from mmalign.engine.ragged_videos import ragged_videos
 from mmalign.engine.shortcuts import shortcuts
 from mmalign.engine.tree import TreeBatch
 
@@ -52,6 +53,6 @@ def tree_call(batch: TreeBatch, family: Family, inner: nn.Module) -> ModelCall:
 
 def hidden_states(inner: nn.Module, call: ModelCall) -> Tensor:
     """Run the model without its head and return the N hidden states that predict the response tokens, [N, D]."""
-    with shortcuts(inner, call.rows, call.columns, call.inputs["input_ids"].shape):
+    with shortcuts(inner, call.rows, call.columns, call.inputs["input_ids"].shape), ragged_videos(inner):
         output = inner(**call.inputs, **call.media, use_cache=False)
     return output.last_hidden_state[call.rows, call.columns]

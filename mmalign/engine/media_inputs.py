@@ -1,112 +1,131 @@
-"""The pictures of a row on their way into a processor: how large they arrive there, and what they are.
-
-Two kinds of processor differ in who keeps pictures within `max_pixels`. The Qwen kind has bounds of its own and resizes
-once, to whole patches: it gets the bounds. For all others pictures are resized here, before the processor.
-"""
+"""The media of a row on their way into a processor: how large they arrive there, and what they are."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import transformers
 from PIL.Image import Image
 
+from mmalign.engine.arriving import Arriving, Medium, Size, field_of
+from mmalign.engine.clip_inputs import Clips
 from mmalign.engine.fingerprint import of_settings
-from mmalign.engine.media_tokens import PixelBounds, Size, has_pixel_bounds
-from mmalign.formats.media import MediaRef
+from mmalign.engine.picture_inputs import Pictures
+from mmalign.formats.media import MediaKind
 from mmalign.formats.preference import Preference
-from mmalign.modalities import image
-from mmalign.modalities.image import ImageLimits
-from mmalign.modalities.pixels import bounded_size
-
-_SMALLEST_PIXELS = 28 * 28
+from mmalign.modalities.fetch import MediaLimits
+from mmalign.modalities.video import ClipShape
 
 
-class LoadedMedia(NamedTuple):
-    """Pictures in the order of the prompt, and the key under which features of them may be kept."""
+@dataclass(frozen=True, kw_only=True)
+class MediaShapes:
+    """What headers say of a row's media, each kind in the order of the prompt."""
 
-    pictures: list[Image]
-    key: str
+    pictures: Sequence[Size] = ()
+    clips: Sequence[ClipShape] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedMedia:
+    """Decoded media, each kind in the order of the prompt.
+
+    Args:
+        pictures: as the processor gets them.
+        frames: of every clip, uint8 [F, H, W, 3].
+        arriving: their shapes.
+        key: the name under which features of them may be kept; None without media.
+    """
+
+    pictures: Sequence[Image] = ()
+    frames: Sequence[np.ndarray] = ()
+    arriving: Arriving = field(default_factory=Arriving)
+    key: str | None = None
 
 
 class MediaInputs:
-    """Reads the pictures of rows for one processor.
+    """Reads the media of rows for one processor.
 
     Args:
-        image_processor: of the model.
-        limits: where pictures may come from and how large they may be.
-        max_pixels: bound on the area of a picture, None for no bound but the processor's own.
+        processor: of the model.
+        limits: of every kind of media.
     """
 
-    def __init__(self, image_processor: Any, limits: ImageLimits, max_pixels: int | None) -> None:
-        self._image_processor, self._limits, self._max_pixels = image_processor, limits, max_pixels
-        self._resized_inside = has_pixel_bounds(image_processor)
-        self._settings = of_settings({"transformers": transformers.__version__, **image_processor.to_dict()})
+    def __init__(self, processor: Any, limits: Mapping[MediaKind, MediaLimits]) -> None:
+        self.pictures = Pictures(processor.image_processor, limits["image"])
+        video_processor = getattr(processor, "video_processor", None)
+        self.clips = None if video_processor is None else Clips(video_processor, limits["video"])
+        self._limits = limits
+        parts = [part.to_dict() for part in (processor.image_processor, video_processor) if part is not None]
+        self._settings = of_settings({"transformers": transformers.__version__, "processor": parts})
 
     @property
     def smallest_pixels(self) -> int:
-        """Area below which no picture is shrunk."""
-        own = self._image_processor.size["shortest_edge"] if self._resized_inside else _SMALLEST_PIXELS
-        return max(own, self._limits.min_pixels or 1)
+        """Area below which no medium is shrunk."""
+        kinds = [self.pictures] + ([self.clips] if self.clips is not None else [])
+        return min(kind.smallest_pixels for kind in kinds)
 
-    def bounds(self, max_pixels: int | None = None) -> PixelBounds | None:
-        """Return the bounds the processor keeps pictures in itself, None when they are resized before it.
-
-        Args:
-            max_pixels: what a row's media are shrunk to, None for the configured bound; the same in all methods.
-        """
-        if not self._resized_inside:
-            return None
-        return PixelBounds(self._limits.min_pixels, max_pixels or self._max_pixels)
-
-    def arguments(self, max_pixels: int | None = None) -> dict[str, Any]:
-        """Return what the processor's call gets beside text and pictures."""
-        bounds = self.bounds(max_pixels)
-        return {} if bounds is None else {"images_kwargs": {"size": bounds.size(self._image_processor)}}
-
-    def sizes(self, preference: Preference) -> list[Size]:
-        """Return (width, height) of each picture in the order of the prompt, from its header.
+    def shapes(self, preference: Preference) -> MediaShapes:
+        """Return what the headers of a row's media say.
 
         Raises:
-            RowError: a picture is missing, out of bounds, or no picture.
+            RowError: a medium is missing, out of bounds, or is not what its kind says.
         """
-        return [image.check(ref, self._limits, field=name) for name, ref in in_order(preference)]
+        media = in_order(preference)
+        return MediaShapes(
+            pictures=[self.pictures.size(medium) for medium in media["image"]],
+            clips=[self.clips.shape(medium) for medium in media["video"]],
+        )
 
-    def arriving(self, sizes: Sequence[Size], max_pixels: int | None = None) -> list[Size]:
-        """Return the sizes at which pictures of these sizes reach the processor."""
-        if self._resized_inside:
-            return list(sizes)
-        bounds = {"min_pixels": self._limits.min_pixels, "max_pixels": max_pixels or self._max_pixels}
-        return [bounded_size(*size, **bounds) for size in sizes]
+    def arriving(self, shapes: MediaShapes, shrunk_to: int | None) -> Arriving:
+        """Return how media of these shapes reach the processor in a row whose media are shrunk to this area."""
+        return Arriving(
+            pictures=self.pictures.arriving(shapes.pictures, shrunk_to),
+            bounds=self.pictures.bounds(shrunk_to),
+            clips=[self.clips.arriving(shape, shrunk_to) for shape in shapes.clips],
+        )
 
-    def largest_pixels(self, sizes: Sequence[Size]) -> int:
-        """Return the area of the largest picture as the model sees it, 0 without pictures."""
-        areas = [width * height for width, height in self.arriving(sizes)]
-        bounds = self.bounds()
-        if bounds is not None:
-            areas = [min(area, bounds.size(self._image_processor)["longest_edge"]) for area in areas]
-        return max(areas, default=0)
+    def largest_pixels(self, shapes: MediaShapes) -> int:
+        """Return the area of the largest picture or frame as the model sees it, 0 without media."""
+        frames = [clip.width * clip.height for clip in self.arriving(shapes, None).clips]
+        return max([*self.pictures.seen_pixels(shapes.pictures), *frames], default=0)
 
-    def load(self, preference: Preference, max_pixels: int | None = None) -> LoadedMedia:
-        """Decode the pictures of a row.
+    def load(self, preference: Preference, shrunk_to: int | None) -> LoadedMedia:
+        """Decode the media of a row.
 
         Raises:
             RowError: one of them cannot be read or decoded.
         """
-        area, outside = max_pixels or self._max_pixels, not self._resized_inside
-        pictures, hashes = [], []
-        for name, ref in in_order(preference):
-            content = image.read_bytes(ref, self._limits, field=name)
-            hashes.append(hashlib.sha256(content).hexdigest())
-            pictures.append(image.decode(content, ref, self._limits, area, field=name, bounded=outside))
-        bounds = {"min_pixels": self._limits.min_pixels, "max_pixels": area, **self.arguments(max_pixels)}
-        key = of_settings({"media": hashes, "processor": self._settings, **bounds})
-        return LoadedMedia(pictures, key)
+        media = in_order(preference)
+        pictures, picture_names = self.pictures.load(media["image"], shrunk_to)
+        clips = [self.clips.load(medium, shrunk_to) for medium in media["video"]]
+        arriving = Arriving(
+            pictures=[picture.size for picture in pictures],
+            bounds=self.pictures.bounds(shrunk_to),
+            clips=[arriving for _, arriving, _ in clips],
+        )
+        names = {"media": picture_names, "clips": [name for _, _, name in clips]}
+        how = {"processor": self._settings, **self._bounds_of_pictures(shrunk_to)}
+        how |= {"frames": [[clip.metadata(), clip.bounds] for clip in arriving.clips]} if clips else {}
+        return LoadedMedia(
+            pictures=pictures,
+            frames=[frames for frames, _, _ in clips],
+            arriving=arriving,
+            key=of_settings({**names, **how}),
+        )
+
+    def _bounds_of_pictures(self, shrunk_to: int | None) -> dict[str, Any]:
+        bounds = {"min_pixels": self._limits["image"].min_pixels, "max_pixels": self.pictures.max_pixels(shrunk_to)}
+        return {**bounds, **self.pictures.arguments(shrunk_to)}
 
 
-def in_order(preference: Preference) -> list[tuple[str, MediaRef]]:
-    """Return the media in the order in which the prompt names them, each with its field."""
-    order = [index for message in preference.prompt for index in message.media_indices]
-    return [(f"images[{index}]", preference.media[index]) for index in order]
+def in_order(preference: Preference) -> dict[MediaKind, list[Medium]]:
+    """Return the media of each kind in the order in which the prompt names them."""
+    ordered: dict[MediaKind, list[Medium]] = {"image": [], "video": []}
+    for message in preference.prompt:
+        for index in message.media_indices:
+            ref = preference.media[index]
+            ordered[ref.kind].append(Medium(field_of(preference, index), ref))
+    return ordered

@@ -1,92 +1,98 @@
-"""How many tokens a prompt with pictures has, from the sizes of the pictures alone.
+"""How many tokens a prompt with media has, from the shapes of the media alone.
 
-A processor replaces the placeholder of a picture by a text that depends on the picture's size: a run of soft tokens,
-for some families with rows, columns and separators. The replacement is the processor's own (`replace_image_token`);
-what it reads from processed pixels is made here from (width, height), one small function per kind of processor. A
-processor that is not in the table is shown blank pictures of the same sizes, which is slower and just as exact.
+A processor replaces the placeholder of a medium by a text that depends on its shape: a run of soft tokens, for some
+families with rows, columns and separators, or with the times of frames. The replacement is the processor's own
+(`replace_image_token`, `replace_video_token`); what it reads from processed pixels is made here from the shape, one
+small function per kind of processor. A processor of pictures that is not in the table is shown blank ones of the same
+sizes, which is slower and just as exact.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
+from transformers.models.qwen2_vl import video_processing_qwen2_vl
+from transformers.models.qwen3_vl import video_processing_qwen3_vl
+from transformers.video_utils import VideoMetadata
 
-Size = tuple[int, int]
-"""(width, height) in pixels"""
+from mmalign.engine.arriving import Arriving, ArrivingClip, PixelBounds, Size, bounds_all_frames, edge
 
 
 class PromptCount(NamedTuple):
-    """Tokens of a prompt, and how many of them are filled by media features."""
+    """Tokens of a prompt, how many of them are filled by media features, and how many of these by videos."""
 
     prompt_tokens: int
     media_tokens: int
+    video_tokens: int = 0
 
 
-@dataclass(frozen=True)
-class PixelBounds:
-    """Pixel bounds that a processor applies itself (the Qwen kind); None leaves its own default.
-
-    Args:
-        min_pixels, max_pixels: area of the picture as the vision tower sees it.
-    """
-
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-
-    def size(self, image_processor: Any) -> dict[str, int]:
-        """Return the `size` argument of the processor."""
-        longest = self.max_pixels or image_processor.size["longest_edge"]
-        shortest = self.min_pixels or image_processor.size["shortest_edge"]
-        return {"shortest_edge": min(shortest, longest), "longest_edge": longest}
-
-
-def has_pixel_bounds(image_processor: Any) -> bool:
-    """True when the processor takes bounds on the area of a picture, as the Qwen family's does."""
-    edges = [_edge(image_processor.size, name) for name in ("shortest_edge", "longest_edge")]
-    return None not in edges and hasattr(image_processor, "merge_size")
-
-
-def _edge(size: Any, name: str) -> int | None:
-    """Return an entry of a processor's size, which is a dict or a SizeDict, by version."""
-    return size[name] if name in size else None  # noqa: SIM401 (a SizeDict has no `get` everywhere)
-
-
-def count_prompt(processor: Any, prompt: str, sizes: Sequence[Size], bounds: PixelBounds | None) -> PromptCount:
-    """Return how many tokens a rendered prompt has once its pictures are expanded.
+def count_prompt(processor: Any, prompt: str, media: Arriving) -> PromptCount:
+    """Return how many tokens a rendered prompt has once its media are expanded.
 
     Args:
         processor: of a vision-language model.
-        prompt: text with one placeholder per picture.
-        sizes: of the pictures as the processor gets them, in order.
-        bounds: given for processors with `has_pixel_bounds`.
+        prompt: text with one placeholder per medium.
+        media: as the processor gets them.
     """
-    imitate = _IMITATIONS.get(type(processor).__name__)
-    inputs = imitate(processor, sizes, bounds) if imitate is not None else None
-    if inputs is None:
-        return _count_by_blanks(processor, prompt, sizes)
-    return _count_by_text(processor, prompt, inputs)
+    expanded = expand_prompt(processor, prompt, media)
+    if expanded is None:
+        return _count_by_blanks(processor, prompt, media.pictures)
+    of_videos = "".join(_replacement(processor, clip) for clip in media.clips)
+    return _count(processor, expanded)._replace(video_tokens=_soft(processor, of_videos))
 
 
-def soft_token(processor: Any) -> str:
-    """Return the text of the token whose embedding media features replace (Gemma 3 keeps it in the tokenizer)."""
-    return getattr(processor.tokenizer, "image_token", None) or processor.image_token
+def expand_prompt(processor: Any, prompt: str, media: Arriving) -> str | None:
+    """Return the prompt with every placeholder replaced as the processor does it.
+
+    Returns:
+        None when the processor's way with pictures is not in the table of this module.
+    """
+    waiting = {}
+    if media.pictures:
+        imitate = _PICTURES.get(type(processor).__name__)
+        inputs = imitate(processor, media.pictures, media.bounds) if imitate is not None else None
+        if inputs is None:
+            return None
+        waiting[processor.image_token] = (processor.replace_image_token(inputs, i) for i in range(len(media.pictures)))
+    if media.clips:
+        waiting[processor.video_token] = (_replacement(processor, clip) for clip in media.clips)
+    placeholders = "|".join(map(re.escape, waiting))
+    return re.sub(placeholders, lambda found: next(waiting[found[0]]), prompt) if waiting else prompt
 
 
-def _count_by_text(processor: Any, prompt: str, inputs: dict[str, Any]) -> PromptCount:
-    """Expand the placeholders, then tokenise with every run of soft tokens shortened to one."""
-    first, *rest = prompt.split(processor.image_token)
-    pieces = [first]
-    for i, piece in enumerate(rest):
-        pieces += [processor.replace_image_token(inputs, i), piece]
-    expanded, token = "".join(pieces), soft_token(processor)
-    media_tokens = expanded.count(token)
-    shortened, runs = re.subn(f"(?:{re.escape(token)})+", lambda match: token, expanded)
-    ids = processor.tokenizer(shortened, add_special_tokens=False)["input_ids"]
+def soft_tokens(processor: Any) -> tuple[str, ...]:
+    """Return the texts of the tokens whose embeddings media features replace.
+
+    Gemma 3 keeps its in the tokenizer. A video token that nothing but the chat template writes is none of the
+    vocabulary, and of the families that show frames as pictures.
+    """
+    video = getattr(processor, "video_token", None)
+    known = video is not None and video in processor.tokenizer.get_vocab()
+    image = getattr(processor.tokenizer, "image_token", None) or processor.image_token
+    return (image, video) if known else (image,)
+
+
+def _replacement(processor: Any, clip: ArrivingClip) -> str:
+    """Return what takes the place of a video's placeholder."""
+    return processor.replace_video_token(_CLIPS[type(processor).__name__](processor, clip), 0)
+
+
+def _soft(processor: Any, text: str) -> int:
+    return sum(text.count(token) for token in soft_tokens(processor))
+
+
+def _count(processor: Any, expanded: str) -> PromptCount:
+    """Tokenise with every run of a soft token shortened to one."""
+    media_tokens, runs = _soft(processor, expanded), 0
+    for token in soft_tokens(processor):
+        expanded, shortened = re.subn(f"(?:{re.escape(token)})+", lambda run, token=token: token, expanded)
+        runs += shortened
+    ids = processor.tokenizer(expanded, add_special_tokens=False)["input_ids"]
     return PromptCount(len(ids) + media_tokens - runs, media_tokens)
 
 
@@ -94,8 +100,8 @@ def _count_by_blanks(processor: Any, prompt: str, sizes: Sequence[Size]) -> Prom
     blanks = [Image.new("RGB", size) for size in sizes]
     made = processor(text=[prompt], images=[blanks], add_special_tokens=False)
     ids = torch.as_tensor(made["input_ids"][0])
-    soft_id = processor.tokenizer.convert_tokens_to_ids(soft_token(processor))
-    return PromptCount(len(ids), int((ids == soft_id).sum()))
+    soft_ids = processor.tokenizer.convert_tokens_to_ids(list(soft_tokens(processor)))
+    return PromptCount(len(ids), int(torch.isin(ids, torch.tensor(soft_ids)).sum()))
 
 
 def _qwen(processor: Any, sizes: Sequence[Size], bounds: PixelBounds | None) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def _tile(image_processor: Any) -> Size | None:
     size = image_processor.size
     if getattr(image_processor, "do_center_crop", None) and getattr(image_processor, "crop_size", None):
         size = image_processor.crop_size
-    height, width = _edge(size, "height"), _edge(size, "width")
+    height, width = edge(size, "height"), edge(size, "width")
     return None if height is None or width is None else (height, width)
 
 
@@ -122,7 +128,7 @@ def _llava(processor: Any, sizes: Sequence[Size], bounds: PixelBounds | None) ->
 
 def _llava_tiles(processor: Any, sizes: Sequence[Size], bounds: PixelBounds | None) -> dict[str, Any]:
     size = processor.image_processor.size
-    side = _edge(size, "shortest_edge") or min(size["height"], size["width"])
+    side = edge(size, "shortest_edge") or min(size["height"], size["width"])
     return {
         "image_sizes": [[height, width] for width, height in sizes],
         "pixel_values": torch.zeros(1, 1, 3, side, side),
@@ -145,7 +151,7 @@ def _gemma3(processor: Any, sizes: Sequence[Size], bounds: PixelBounds | None) -
     return None if pans else {"num_crops": [0] * len(sizes)}
 
 
-_IMITATIONS: dict[str, Callable[[Any, Sequence[Size], PixelBounds | None], dict[str, Any] | None]] = {
+_PICTURES: dict[str, Callable[[Any, Sequence[Size], PixelBounds | None], dict[str, Any] | None]] = {
     "Gemma3Processor": _gemma3,
     "Idefics3Processor": _idefics3,
     "InternVLProcessor": _internvl,
@@ -157,3 +163,47 @@ _IMITATIONS: dict[str, Callable[[Any, Sequence[Size], PixelBounds | None], dict[
     "Qwen3VLProcessor": _qwen,
     "SmolVLMProcessor": _idefics3,
 }
+
+
+def _qwen_clip(processor: Any, clip: ArrivingClip) -> dict[str, Any]:
+    """Return the grid of patches. The processors' own count of them differs from what they make, by version."""
+    video_processor = processor.video_processor
+    how = clip.arguments(video_processor)
+    if how.get("cap_pixels_per_frame"):  # a rule of several lines that is off by default: a blank clip is shown
+        blank = np.zeros((clip.frames, clip.height, clip.width, 3), dtype=np.uint8)
+        grid = torch.as_tensor(video_processor(videos=[blank], **how)["video_grid_thw"])
+    else:
+        bounds = how.get("size", video_processor.size)
+        edges = {"min_pixels": bounds["shortest_edge"], "max_pixels": bounds["longest_edge"]}
+        patch, steps = video_processor.patch_size, video_processor.temporal_patch_size
+        sides: dict[str, int] = {
+            "height": clip.height,
+            "width": clip.width,
+            "factor": patch * video_processor.merge_size,
+        }
+        if bounds_all_frames(video_processor):
+            height, width = video_processing_qwen3_vl.smart_resize(clip.frames, temporal_factor=steps, **sides, **edges)
+        else:
+            height, width = video_processing_qwen2_vl.smart_resize(**sides, **edges)
+        grid = torch.tensor([[-(-clip.frames // steps), height // patch, width // patch]])
+    return {"video_grid_thw": grid, "video_metadata": [VideoMetadata(**clip.metadata())]}
+
+
+def _frames(processor: Any, clip: ArrivingClip) -> dict[str, Any]:
+    return {"pixel_values_videos": torch.zeros(1, 1).expand(1, clip.frames)}
+
+
+def _smolvlm_clip(processor: Any, clip: ArrivingClip) -> dict[str, Any]:
+    frames = torch.zeros(1, 1).expand(1, clip.frames)
+    return {"pixel_values": frames, "video_metadata": [VideoMetadata(**clip.metadata())]}
+
+
+_CLIPS: dict[str, Callable[[Any, ArrivingClip], dict[str, Any]]] = {
+    "InternVLProcessor": _frames,
+    "LlavaOnevisionProcessor": _frames,
+    "Qwen2VLProcessor": _qwen_clip,
+    "Qwen2_5_VLProcessor": _qwen_clip,
+    "Qwen3VLProcessor": _qwen_clip,
+    "SmolVLMProcessor": _smolvlm_clip,
+}
+"""Every processor through which videos go (`Family.videos`)."""

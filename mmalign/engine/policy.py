@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmalign.engine.adapters import is_adapter
-from mmalign.engine.blank_media import blank_features
+from mmalign.engine.blank_media import blank_features, calls_left_out
 from mmalign.engine.families import Family, family_of
 from mmalign.engine.flat import flat_call
 from mmalign.engine.forward import ModelCall, hidden_states, tree_call
@@ -90,15 +90,18 @@ class Policy(nn.Module):
 
     def _hidden_states(self, batch: TreeBatch) -> Tensor:
         """Return the hidden state that predicts each response token, [N, D]."""
-        if batch.media or not self.family.has_vision or not _runs_in_several_processes():
+        missing = calls_left_out(batch.media, self.family, self.base) if _runs_in_several_processes() else 0
+        if not missing:
             return hidden_states(self.inner, self._call(batch))
         # Sharded weights are gathered in one order on all ranks, that of ranks with images: vision after embeddings.
         blank: list[Tensor] = []
-        embeddings = self.inner.get_input_embeddings()
-        hook = embeddings.register_forward_hook(lambda *_: blank.append(blank_features(self.inner, self.family)))
-        with hook:
+
+        def look_at_nothing(*_: object) -> None:
+            blank.extend(blank_features(self.inner, self.family) for _ in range(missing))
+
+        with self.inner.get_input_embeddings().register_forward_hook(look_at_nothing):
             hidden = hidden_states(self.inner, self._call(batch))
-        return hidden + 0.0 * blank[0].to(hidden.dtype)
+        return hidden + 0.0 * sum(blank).to(hidden.dtype)
 
     def _call(self, batch: TreeBatch) -> ModelCall:
         has_branches = batch.response_mask.shape[1] > 1

@@ -12,7 +12,7 @@ backward pass, when the patch is gone, so the last layer is then left as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -42,18 +42,23 @@ def shortcuts(inner: nn.Module, rows: Tensor, columns: Tensor, shape: torch.Size
         yield
 
 
-@contextmanager
-def patched(module: nn.Module, forward_from: Callable[[Callable], Callable]) -> Iterator[None]:
+def patched(module: nn.Module, forward_from: Callable[[Callable], Callable]) -> AbstractContextManager[None]:
     """Replace `module.forward` by `forward_from(module.forward)` inside the block."""
-    before = module.__dict__.get("forward")
-    module.forward = forward_from(module.forward)
+    return replaced(module, "forward", forward_from)
+
+
+@contextmanager
+def replaced(module: nn.Module, name: str, made_from: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Replace the method `name` of one module by `made_from(method)` inside the block."""
+    before = module.__dict__.get(name)
+    setattr(module, name, made_from(getattr(module, name)))
     try:
         yield
     finally:
         if before is None:
-            del module.forward
+            delattr(module, name)
         else:
-            module.forward = before
+            setattr(module, name, before)
 
 
 def _per_position_modules(inner: nn.Module) -> list[nn.Module]:

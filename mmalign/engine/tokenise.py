@@ -16,18 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmalign.engine.assemble import assemble
 from mmalign.engine.chat import ChatRenderer, Rendered
 from mmalign.engine.explain import explain
 from mmalign.engine.families import Family
-from mmalign.engine.media_inputs import MediaInputs
-from mmalign.engine.media_tokens import Size, count_prompt
+from mmalign.engine.media_inputs import LoadedMedia, MediaInputs, MediaShapes
+from mmalign.engine.media_tokens import PromptCount, count_prompt
 from mmalign.engine.processor import load_processor
 from mmalign.engine.spans import token_weights
 from mmalign.engine.truncate import Fitted, Fitter, TreeLengths
 from mmalign.errors import ModelError, RowError
+from mmalign.formats.media import MediaKind
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
-from mmalign.modalities.image import ImageLimits
+from mmalign.modalities.fetch import MediaLimits
 
 __all__ = ["PromptTree", "Tokeniser", "TreeLengths", "load_processor"]
 
@@ -80,13 +82,13 @@ class _Draft:
     media: MediaInputs | None
 
     @cached_property
-    def sizes(self) -> list[Size]:
-        """Sizes of the pictures, in the order of the prompt."""
-        return [] if self.media is None else self.media.sizes(self.preference)
+    def shapes(self) -> MediaShapes:
+        """What the headers of the media say."""
+        return MediaShapes() if self.media is None else self.media.shapes(self.preference)
 
     def largest_pixels(self) -> int:
-        """Area of the largest picture as the model sees it."""
-        return 0 if self.media is None else self.media.largest_pixels(self.sizes)
+        """Area of the largest picture or frame as the model sees it."""
+        return 0 if self.media is None else self.media.largest_pixels(self.shapes)
 
 
 class Tokeniser:
@@ -95,26 +97,24 @@ class Tokeniser:
     Args:
         processor: from `load_processor`.
         family: of the model.
-        limits: where media may come from and how large they may be.
+        limits: for every kind of media, where they may come from and how large they may be; kept by
+            `engine/media_inputs.py`.
         max_length: bound on prompt + longest response in tokens; longer rows are made to fit (`engine/truncate.py`).
-        max_pixels: bound on the area of a picture, `limits.max_pixels` if None; kept by `engine/media_inputs.py`.
     """
 
     def __init__(
         self,
         processor: Any,
         family: Family,
-        limits: ImageLimits,
+        limits: Mapping[MediaKind, MediaLimits],
         *,
         max_length: int | None = None,
-        max_pixels: int | None = None,
     ) -> None:
         self.processor, self.family, self.limits, self.max_length = processor, family, limits, max_length
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self._render = ChatRenderer(processor)
-        image_processor = getattr(processor, "image_processor", None)
-        pixels = max_pixels or limits.max_pixels
-        self._media = None if image_processor is None else MediaInputs(image_processor, limits, pixels)
+        self._render = ChatRenderer(processor, reads=_kinds_read(processor, family))
+        sees = getattr(processor, "image_processor", None) is not None
+        self._media = MediaInputs(processor, limits) if sees else None
         self._fitter = None if max_length is None else self._make_fitter(max_length)
         if not self.ends_turn:
             logger.warning(
@@ -211,31 +211,31 @@ class Tokeniser:
 
     def _measure(self, draft: _Draft, max_pixels: int | None) -> TreeLengths:
         """Return the lengths of a draft with its media shrunk to `max_pixels` (None: as configured)."""
-        text, media_tokens = draft.rendered.prompt, 0
+        text = draft.rendered.prompt
         if draft.preference.media:
-            sizes = self._media.arriving(draft.sizes, max_pixels)
-            prompt_tokens, media_tokens = count_prompt(self.processor, text, sizes, self._media.bounds(max_pixels))
+            counted = count_prompt(self.processor, text, self._media.arriving(draft.shapes, max_pixels))
         else:
-            prompt_tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            counted = PromptCount(len(self.tokenizer(text, add_special_tokens=False)["input_ids"]), 0)
         return TreeLengths(
-            prompt_tokens=prompt_tokens,
+            **counted._asdict(),
             response_tokens=tuple(len(ids) for ids in draft.encoded["input_ids"]),
-            media_tokens=media_tokens,
             max_pixels=max_pixels,
         )
 
     def _encode_prompt(self, draft: _Draft, max_pixels: int | None) -> tuple[Mapping[str, Tensor], str | None]:
         """Return what the processor makes of prompt and media, with a leading dimension of 1, and the media's key."""
-        text = {"text": [draft.rendered.prompt], "add_special_tokens": False, "return_tensors": "pt"}
-        pictures, key, how = [], None, {}
-        if draft.preference.media:
-            pictures, key = self._media.load(draft.preference, max_pixels)
-            how = {"images": [pictures], **self._media.arguments(max_pixels)}
+        row, media, pictures = draft.preference, LoadedMedia(), {}
+        if row.media:
+            media, pictures = self._media.load(row, max_pixels), self._media.pictures.arguments(max_pixels)
         try:
-            return self.processor(**text, **how), key
+            if media.frames:
+                return assemble(self.processor, self.family, draft.rendered.prompt, media, pictures), media.key
+            how = {"images": [list(media.pictures)], **pictures} if row.media else {}
+            text = {"text": [draft.rendered.prompt], "add_special_tokens": False, "return_tensors": "pt"}
+            return self.processor(**text, **how), media.key
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
-            sizes = [picture.size for picture in pictures]
-            raise RowError("processor refuses the row", field="images", value=sizes, hint=str(error)) from error
+            sizes = [*media.arriving.pictures, *(frames.shape for frames in media.frames)]
+            raise RowError("processor refuses the row", field="media", value=sizes, hint=str(error)) from error
 
     def _response_weights(self, draft: _Draft) -> tuple[Tensor, ...] | None:
         responses = draft.preference.responses
@@ -246,3 +246,10 @@ class Tokeniser:
             token_weights(response, text, offsets, field=f"responses[{k}]")
             for k, (response, text, offsets) in enumerate(made)
         )
+
+
+def _kinds_read(processor: Any, family: Family) -> frozenset[MediaKind]:
+    """Return the kinds of media that reach the model."""
+    kinds = {"image"} if getattr(processor, "image_processor", None) is not None else set()
+    kinds |= {"video"} if family.videos != "none" and getattr(processor, "video_processor", None) is not None else set()
+    return frozenset(kinds)

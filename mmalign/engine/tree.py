@@ -150,7 +150,7 @@ def collate_media(
             nothing = example.new_zeros(1, 0, *example.shape[2:])
             tensors = [nothing if tensor is None else tensor for tensor in tensors]
         sizes[name] = tuple(0 if tensor is None else len(tensor) for tensor in tensors)
-        collated[name] = _concatenate([tensor for tensor in tensors if tensor is not None])
+        collated[name] = concatenate([tensor for tensor in tensors if tensor is not None])
     return collated, sizes
 
 
@@ -172,8 +172,11 @@ def _stack(rows: Sequence[Tensor], fill: int | float) -> Tensor:
     return torch.stack([pad(row, (0, longest - len(row)), value=fill) for row in rows])
 
 
-def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenate on dimension 0; the other dimensions are filled up at their end with zeros to the largest."""
+def concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate on dimension 0; the other dimensions are filled up at their end with zeros to the largest.
+
+    Frames of zeros that fill up a shorter video are left out before the vision tower (`ragged_videos.py`).
+    """
     largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
     filled = []
     for tensor in tensors:

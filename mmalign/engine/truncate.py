@@ -30,6 +30,7 @@ class TreeLengths:
         prompt_tokens: of the prompt, media included.
         response_tokens: of each response.
         media_tokens: of the prompt's tokens, those that media features fill.
+        video_tokens: of these, those of videos.
         max_pixels: area media were shrunk to, None when they were not.
         turns_dropped: leading turns that were left out.
     """
@@ -37,6 +38,7 @@ class TreeLengths:
     prompt_tokens: int
     response_tokens: tuple[int, ...]
     media_tokens: int = 0
+    video_tokens: int = 0
     max_pixels: int | None = None
     turns_dropped: int = 0
 
@@ -135,7 +137,8 @@ class Fitter(Generic[Draft]):
             "row is longer than max_length",
             field="prompt",
             value=self._shortest(draft).longest_branch,
-            hint=f"data.max_length is {self.max_length} and neither smaller media nor fewer turns suffice; raise it",
+            hint=f"data.max_length is {self.max_length} and neither smaller media nor fewer turns suffice; raise it, "
+            "or take fewer frames (data.video.frames)",
         )
 
 

@@ -8,7 +8,8 @@
 Inside the block a frozen tower that is asked the same thing again repeats what it said: when policy and reference share
 their tower (one model with its adapter off, or a copy made by `FrozenCopy`), it runs once for both. With a
 `FeatureCache` it runs once per row and data set: features are read from disk, and made row by row where they are
-missing. Sharing inside a batch gives the values and gradients of running it every time, bit for bit; a tower that
+missing. A model that is asked about pictures and about videos is asked twice in a forward, and both are kept. Sharing
+inside a batch gives the values and gradients of running it every time, bit for bit; a tower that
 reads rows one by one may differ in the last bit from one that reads them together, as any batched product does.
 """
 
@@ -30,14 +31,21 @@ from transformers import PreTrainedModel
 from mmalign.engine import fingerprint
 from mmalign.engine.families import Family
 from mmalign.engine.feature_cache import FeatureCache
-from mmalign.engine.shortcuts import patched
+from mmalign.engine.ragged_videos import ragged_videos
+from mmalign.engine.shortcuts import patched, replaced
 from mmalign.engine.tower import Answer, Tower, entries, towers_of
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
+from mmalign.formats.media import MediaKind
 
 logger = logging.getLogger(__name__)
 
 _ENTRIES = "entries"
+_FEATURES: dict[MediaKind, tuple[str, str]] = {
+    "image": ("get_image_features", "pixel_values"),
+    "video": ("get_video_features", "pixel_values_videos"),
+}
+"""By which method a model asks its tower about a kind of media, and the tensor that is there when it does."""
 
 
 class VisionMemo:
@@ -62,7 +70,9 @@ class VisionMemo:
         autocast: Callable[[], AbstractContextManager] = nullcontext,
     ) -> None:
         chosen, self.reason = _choose(models, family, also_single=cache_dir is not None)
-        self._towers = [_TowerMemo(tower, model, family, autocast) for tower, model in chosen]
+        self._asked = _Asked()
+        self._inners = {id(model): model.base_model for model in models if family.videos == "apart"}
+        self._towers = [_TowerMemo(tower, model, family, autocast, self._asked) for tower, model in chosen]
         for memo in self._towers if cache_dir is not None else ():
             memo.use_cache(Path(cache_dir), cache_max_bytes)
         logger.info("vision sharing: %s", "on" if self.reason is None else f"off, {self.reason}")
@@ -76,9 +86,30 @@ class VisionMemo:
     def batch(self, batch: TreeBatch) -> Iterator[None]:
         """Reuse answers inside this block; `batch` is on its device already."""
         with ExitStack() as stack:
+            for inner in self._inners.values():
+                stack.enter_context(replaced(inner, "get_video_features", self._asked.about_videos))
             for memo in self._towers:
                 stack.enter_context(memo.batch(batch))
             yield
+
+
+class _Asked:
+    """What the tower is being asked about. Qwen3-VL asks about videos by way of its question about pictures."""
+
+    def __init__(self) -> None:
+        self.kind: MediaKind = "image"
+
+    def about_videos(self, original: Callable) -> Callable:
+        """Return the method that asks about videos, which says so while it runs."""
+
+        def get_video_features(*args: Any, **kwargs: Any) -> Any:
+            self.kind = "video"
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.kind = "image"
+
+        return get_video_features
 
 
 def _choose(
@@ -107,12 +138,12 @@ def _choose(
 class _TowerMemo:
     """The answers of one tower. Its stages are patched inside `batch` only, so models can be copied and saved."""
 
-    def __init__(self, tower: Tower, model: PreTrainedModel, family: Family, autocast: Callable) -> None:
-        self.tower, self.model, self.family, self.autocast = tower, model, family, autocast
+    def __init__(self, tower: Tower, model: PreTrainedModel, family: Family, autocast: Callable, asked: _Asked) -> None:
+        self.tower, self.model, self.family, self.autocast, self._asked = tower, model, family, autocast, asked
         self.runs = 0
         self._cache: FeatureCache | None = None
         self._heard: list[tuple[tuple, dict, Answer]] = []
-        self._rows: list[Answer] | None = None
+        self._rows: dict[MediaKind, list[Answer]] | None = None
         self._copies: list[int] = []
         self._answer: Answer | None = None
 
@@ -126,6 +157,7 @@ class _TowerMemo:
             {
                 "weights": [fingerprint.of_weights(module) for module in self.tower.covered],
                 "settings": settings,
+                "kinds": list(_FEATURES),
                 "read": [self.tower.name, self.tower.fields, self.tower.layers, self.tower.kept],
                 "transformers": transformers.__version__,
             }
@@ -188,38 +220,51 @@ class _TowerMemo:
 
     def _merged(self, asked: int) -> Answer:
         """Return the answers of all rows put together, each as often as the call repeats its row."""
-        for copies in ([1] * len(self._rows), self._copies):
-            rows = [row for row, times in zip(self._rows, copies, strict=True) if row for _ in range(times)]
+        answers = self._rows[self._asked.kind]
+        for copies in ([1] * len(answers), self._copies):
+            rows = [row for row, times in zip(answers, copies, strict=True) if row for _ in range(times)]
             if sum(int(row[_ENTRIES]) for row in rows) == asked:
                 return self.tower.merge([{k: v for k, v in row.items() if k != _ENTRIES} for row in rows])
         raise ModelError(
-            f"{self.tower.name} was asked about {asked} entries, the rows of the batch have "
-            f"{[int(row[_ENTRIES]) if row else 0 for row in self._rows]}; leave out vision.cache_dir"
+            f"{self.tower.name} was asked about {asked} {self._asked.kind} entries, the rows of the batch have "
+            f"{[int(row[_ENTRIES]) if row else 0 for row in answers]}; leave out vision.cache_dir"
         )
 
-    def _answers_of_rows(self, batch: TreeBatch) -> list[Answer] | None:
-        """Return the answer to each row's media ({} for rows without), None when the batch cannot be cut into rows."""
-        if not batch.media or any("video" in name for name in batch.media):
+    def _answers_of_rows(self, batch: TreeBatch) -> dict[MediaKind, list[Answer]] | None:
+        """Return for each kind of media the answer to each row's ({} where a row has none), None for text alone."""
+        if not batch.media:
             return None
         with self.autocast(), torch.no_grad():
-            return [self._answer_of_row(batch, row, key) for row, key in enumerate(batch.media_keys)]
+            rows = [self._answers_of_row(batch, row, key) for row, key in enumerate(batch.media_keys)]
+        return {kind: [row.get(kind, {}) for row in rows] for kind in _FEATURES}
 
-    def _answer_of_row(self, batch: TreeBatch, row: int, media_key: str | None) -> Answer:
+    def _answers_of_row(self, batch: TreeBatch, row: int, media_key: str | None) -> dict[MediaKind, Answer]:
         if media_key is None:
             return {}
         device = batch.input_ids.device
         key = f"{media_key}-{_compute_dtype(device, self.model)}"
-        answer = self._cache.get(key)
-        if answer is None:
-            answer = self._run_row({name: _rows_of(batch, name, row) for name in batch.media})
-            self._cache.put(key, answer)
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in answer.items()}
+        stored = self._cache.get(key)
+        if stored is None:
+            media = {name: _rows_of(batch, name, row) for name in batch.media}
+            stored = {
+                f"{kind}/{name}": tensor
+                for kind, (_, pixels) in _FEATURES.items()
+                if len(media.get(pixels, ()))
+                for name, tensor in self._run_row(kind, media).items()
+            }
+            self._cache.put(key, stored)
+        answers: dict[MediaKind, Answer] = {}
+        for name, tensor in stored.items():
+            kind, _, rest = name.partition("/")
+            answers.setdefault(kind, {})[rest] = tensor.to(device, non_blocking=True)
+        return answers
 
-    def _run_row(self, media: dict[str, Tensor]) -> Answer:
+    def _run_row(self, kind: MediaKind, media: dict[str, Tensor]) -> Answer:
         """Run the tower on the media of one row, through the family's own code, and return what was heard."""
-        features = self.model.base_model.get_image_features
-        known = inspect.signature(features).parameters
-        features(**{name: tensor for name, tensor in media.items() if name in known})
+        inner = self.model.base_model
+        known = inspect.signature(getattr(type(inner), _FEATURES[kind][0])).parameters
+        with ragged_videos(inner):
+            getattr(inner, _FEATURES[kind][0])(**{name: tensor for name, tensor in media.items() if name in known})
         (args, kwargs, answer), self._heard = self._heard[-1], []
         return answer | {_ENTRIES: torch.tensor(entries(args, kwargs))}
 

@@ -58,11 +58,7 @@ def paired(
         DataError: the two differ in length, are empty, or a value is not finite.
     """
     first, second = _checked(before, "before"), _checked(after, "after")
-    if len(first) != len(second):
-        raise DataError(
-            f"paired comparison needs the same examples on both sides, got {len(first)} and {len(second)}; "
-            "use unpaired() for different examples"
-        )
+    _require_same_examples(first, second)
     return mean(second - first, resamples=resamples, level=level, seed=seed)
 
 
@@ -81,6 +77,67 @@ def unpaired(
     return _interval(second.mean() - first.mean(), differences, level)
 
 
+def ratio(
+    values: ArrayLike, among: ArrayLike, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Return sum(values) / sum(among), both [N]: a share among some of the examples, with its interval.
+
+    Resamples in which `among` adds up to zero have no ratio and are left out.
+
+    Raises:
+        DataError: the two differ in length, are empty, a value is not finite, or `among` is negative or all zero.
+    """
+    table = _ratio_table(values, among)
+    resampled = _divided(_resampled_means(table, resamples, np.random.default_rng(seed)))
+    return _interval(_divided(table.mean(axis=0)), resampled, level)
+
+
+def paired_ratio(
+    before: tuple[ArrayLike, ArrayLike],
+    after: tuple[ArrayLike, ArrayLike],
+    *,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Return ratio(*after) - ratio(*before), all four [N] on the same examples in the same order.
+
+    Raises:
+        DataError: as `ratio` and `paired` do.
+    """
+    first, second = _ratio_table(*before), _ratio_table(*after)
+    _require_same_examples(first, second)
+    table = np.concatenate([first, second], axis=1)
+    resampled = _resampled_means(table, resamples, np.random.default_rng(seed))
+    differences = _divided(resampled[:, 2:]) - _divided(resampled[:, :2])
+    means = table.mean(axis=0)
+    return _interval(_divided(means[2:]) - _divided(means[:2]), differences, level)
+
+
+def _ratio_table(values: ArrayLike, among: ArrayLike) -> np.ndarray:
+    """Return [N, 2] with what is divided and what it is divided by."""
+    above, below = _checked(values, "values"), _checked(among, "among")
+    if len(above) != len(below):
+        raise DataError(f"a ratio needs the same examples above and below, got {len(above)} and {len(below)}")
+    if below.min() < 0 or not below.any():
+        raise DataError("a ratio needs weights that are not negative and not all zero; there is nothing to divide by")
+    return np.stack([above, below], axis=1)
+
+
+def _require_same_examples(first: np.ndarray, second: np.ndarray) -> None:
+    if len(first) != len(second):
+        raise DataError(
+            f"paired comparison needs the same examples on both sides, got {len(first)} and {len(second)}; "
+            "use unpaired() for different examples"
+        )
+
+
+def _divided(means: np.ndarray) -> np.ndarray:
+    """Return [..., 2] divided; NaN where there is nothing to divide by."""
+    above, below = means[..., 0], means[..., 1]
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+
 def _checked(values: ArrayLike, name: str) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
@@ -91,9 +148,9 @@ def _checked(values: ArrayLike, name: str) -> np.ndarray:
 
 
 def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return [resamples] means, drawing as many resamples at once as fit in bounded memory."""
-    at_once = max(1, _MOST_INDICES_HELD // len(values))
-    means = np.empty(resamples)
+    """Return the means of `values` [N, ...] as [resamples, ...], as many at once as fit in bounded memory."""
+    at_once = max(1, _MOST_INDICES_HELD // values.size)
+    means = np.empty((resamples, *values.shape[1:]))
     for start in range(0, resamples, at_once):
         stop = min(start + at_once, resamples)
         drawn = rng.integers(0, len(values), size=(stop - start, len(values)))
@@ -103,5 +160,5 @@ def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generato
 
 def _interval(center: float, resampled: np.ndarray, level: float) -> Interval:
     tail = (1 - level) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
+    low, high = np.nanquantile(resampled, [tail, 1 - tail])
     return Interval(mean=float(center), low=float(low), high=float(high))

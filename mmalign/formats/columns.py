@@ -1,27 +1,33 @@
 """One preference as one row of columns, and back.
 
-The columns are those of TRL's conversational preference format, so that a row with two responses loads there unchanged:
+The columns are those of TRL's conversational preference format, so that a row with two responses loads there
+unchanged:
 
     id          text
     prompt      [{"role": ..., "content": [{"type": "image"}, {"type": "text", "text": ...}]}, ...]
-    images      the pictures in the order of their placeholders (`videos` likewise); [] when there is none, and no
-                column at all in a file without a single picture
+    images      the pictures in the order of their placeholders; [] when there is none, and no column at all in a file
+                without a single picture
     chosen      the best response, a list of messages
     rejected    the worst response; absent when there is one response only
 
 and, only in rows where they say something:
 
+    videos      the clips in the order of their placeholders
     margin, weight, difficulty, ties, tags, provenance
     responses   every response, best first, with its facts: when there are more than two, or one has a score, spans ...
-    media_facts one entry a placeholder: sha256, span_s, frame_indices
+    media_facts one entry a placeholder: frames, sha256, span_s, frame_indices
     media_order the row's media in the order of `Preference.media`, when that is not the order of the placeholders
 
-An absent column and a null mean the same. Media are `{"bytes": ..., "path": ...}`, the layout of an image column in the
-`datasets` library.
+An absent column and a null mean the same. Media are `{"bytes": ..., "path": ...}`, the layout of image and video
+columns in the `datasets` library; in JSONL a path or a `data:` URI. A video may be a file or a folder of frames. One
+that is a list of frame files has its paths in media_facts.frames, since a column has one type, and nothing in
+`videos`: who does not read media_facts finds no clip there, never a wrong one. The same holds for a response's own
+media.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,7 +38,7 @@ from mmalign.formats.preference import Preference, Response, Span
 from mmalign.formats.values import require_map, require_position
 
 _RESPONSE_FACTS = ("score", "scores", "critique", "spans", "media", "model", "annotator")
-_MEDIA_FACTS = ("sha256", "span_s", "frame_indices")
+_MEDIA_FACTS = ("frames", "sha256", "span_s", "frame_indices")
 
 
 def to_columns(preference: Preference) -> dict[str, Any]:
@@ -210,16 +216,15 @@ def _media_list(row: Mapping[str, Any], column: str) -> list[Any]:
 
 
 def _read_ref(kind: str, raw: Any, facts: Mapping[str, Any], field: str) -> MediaRef:
-    ref = MediaRef.parse(kind, raw, field=field)
-    span_s, frame_indices = facts.get("span_s"), facts.get("frame_indices")
-    return MediaRef(
-        kind=kind,
-        uri=ref.uri,
-        content=ref.content,
-        sha256=facts.get("sha256"),
-        span_s=None if span_s is None else tuple(span_s),
-        frame_indices=None if frame_indices is None else tuple(frame_indices),
-    )
+    said = {name: tuple(value) if isinstance(value, list) else value for name, value in _said_facts(facts)}
+    nowhere = raw is None or (isinstance(raw, Mapping) and raw.get("bytes") is None and raw.get("path") is None)
+    if nowhere and "frames" in said:
+        return MediaRef(kind=kind, **said)
+    return dataclasses.replace(MediaRef.parse(kind, raw, field=field), **said)
+
+
+def _said_facts(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, facts[name]) for name in _MEDIA_FACTS if facts.get(name) is not None]
 
 
 def _read_responses(row: Mapping[str, Any], order: list[int]) -> tuple[Response, ...]:

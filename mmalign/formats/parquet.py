@@ -24,7 +24,12 @@ _ROWS_READ_AT_ONCE = 32
 _PART = pa.struct([("type", pa.string()), ("text", pa.string())])
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(_PART))]))
 _MEDIUM = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_FACTS = [("sha256", pa.string()), ("span_s", pa.list_(pa.float64())), ("frame_indices", pa.list_(pa.int64()))]
+_FACTS = [
+    ("frames", pa.list_(pa.string())),
+    ("sha256", pa.string()),
+    ("span_s", pa.list_(pa.float64())),
+    ("frame_indices", pa.list_(pa.int64())),
+]
 _SPAN = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("weight", pa.float64())])
 _RESPONSE = pa.struct(
     [
@@ -57,6 +62,9 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "media_order": pa.list_(pa.int64()),
 }
 
+# Videos load as what they are, bytes and path: decoding them wants a library that few have, and fails on a frame list.
+_FEATURES: dict[str, Any] = {"images": [{"_type": "Image"}], "videos": [{"_type": "Video", "decode": False}]}
+
 
 class ParquetRows:
     """A Parquet file being written: `add` rows, leave the `with` block to finish it."""
@@ -73,7 +81,7 @@ class ParquetRows:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
+        if error is None and (self._waiting or self._writer is None):
             self._flush()
         if self._writer is not None:
             self._writer.close()
@@ -81,7 +89,7 @@ class ParquetRows:
     def add(self, row: dict[str, Any]) -> None:
         """Take one row of `to_columns`."""
         self._waiting.append(_with_json_maps(row))
-        self._waiting_bytes += sum(len(medium["bytes"] or b"") for medium in row["images"])
+        self._waiting_bytes += _media_bytes(row)
         self.count += 1
         if len(self._waiting) >= self._rows_per_group or self._waiting_bytes >= _LARGEST_GROUP_BYTES:
             self._flush()
@@ -130,6 +138,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
 
 
+def _media_bytes(row: dict[str, Any]) -> int:
+    """Return how many bytes of encoded media a row holds: the part of it that can be large."""
+    own = (medium for response in row.get("responses") or () for medium in response.get("media") or ())
+    return sum(len(medium["bytes"] or b"") for medium in (*row["images"], *row.get("videos", ()), *own))
+
+
 def _writer(path: Path, columns: list[str]) -> pq.ParquetWriter:
     """Open a writer whose pages carry checksums, so that a damaged file is an error and not a wrong picture."""
     return pq.ParquetWriter(path, _schema(columns), write_page_checksum=True)
@@ -171,15 +185,13 @@ def _map_from(text: str) -> Any:
 
 
 def _schema(columns: list[str]) -> pa.Schema:
-    """Return the Arrow schema of `columns` with the metadata by which `datasets` knows images as images."""
-    features = {name: _feature(COLUMN_TYPES[name]) for name in columns}
+    """Return the Arrow schema of `columns` with the metadata by which `datasets` knows images and videos as such."""
+    features = {name: _FEATURES.get(name) or _feature(COLUMN_TYPES[name]) for name in columns}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.schema([(name, COLUMN_TYPES[name]) for name in columns], metadata=metadata)
 
 
 def _feature(kind: pa.DataType) -> Any:
-    if kind.equals(_MEDIUM):
-        return {"_type": "Image"}
     if pa.types.is_list(kind):
         return [_feature(kind.value_type)]
     if pa.types.is_struct(kind):

@@ -136,6 +136,10 @@ class Preference:
                     f"response has {len(response.media)} media of its own, the row has {len(self.media)}",
                     field=f"responses[{k}].media",
                 )
+            kinds, own = ([ref.kind for ref in media] for media in (self.media, response.media or self.media))
+            if own != kinds:
+                reason = "response has media of its own that are of other kinds than the row's"
+                raise RowError(reason, field=f"responses[{k}].media", value=own, hint=f"the row has {kinds}")
 
     def _require_order(self) -> None:
         scores = [response.score for response in self.responses]

@@ -34,7 +34,19 @@ __all__ = [
 Columns = Callable[[Preference], dict[str, Any]]
 
 _NO_IMAGES = ', "images": []}'
-_SIGNATURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG", "image/png"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"))
+# The first bytes of a file, from an offset, and what they mean; the first that fits has the say.
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"\x89PNG", "image/png"),
+    (0, b"GIF8", "image/gif"),
+    (0, b"BM", "image/bmp"),
+    (8, b"WEBP", "image/webp"),
+    (8, b"AVI ", "video/x-msvideo"),
+    (4, b"ftypavif", "image/avif"),
+    (4, b"ftypqt", "video/quicktime"),
+    (4, b"ftyp", "video/mp4"),
+    (0, b"\x1aE\xdf\xa3", "video/x-matroska"),  # WebM is a subset of it
+)
 
 
 def to_line(preference: Preference, *, images: bool = True, columns: Columns = to_columns) -> str:
@@ -174,7 +186,8 @@ def _say_no_images(path: Path) -> None:
     os.replace(widened, path)
 
 
-def _path_or_data_uri(struct: dict[str, Any]) -> str:
+def _path_or_data_uri(struct: dict[str, Any]) -> str | None:
+    """Return where a medium is; None for a list of frames, whose paths stand among its facts."""
     content = struct["bytes"]
     if content is None:
         return struct["path"]
@@ -183,11 +196,11 @@ def _path_or_data_uri(struct: dict[str, Any]) -> str:
 
 def _without_bytes(ref: dict[str, Any]) -> dict[str, Any]:
     said = {name: value for name, value in ref.items() if value is not None and name != "bytes"}
-    return said | {"path": _path_or_data_uri(ref)}
+    where = _path_or_data_uri(ref)
+    return said if where is None else said | {"path": where}
 
 
 def mime_type(content: bytes) -> str:
-    """Name the kind of picture by its first bytes, since some readers accept `data:image/...` only."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    return next((name for start, name in _SIGNATURES if content.startswith(start)), "application/octet-stream")
+    """Name the kind of medium by its first bytes, since some readers accept `data:image/...` only."""
+    found = (name for start, signature, name in _SIGNATURES if content.startswith(signature, start))
+    return next(found, "application/octet-stream")

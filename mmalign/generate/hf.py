@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from mmalign.engine.ragged_videos import ragged_videos
 from mmalign.engine.tokenise import PromptTree, Tokeniser
 from mmalign.engine.tree import collate_media
 from mmalign.errors import ConfigError
@@ -94,7 +95,8 @@ def _answer_batch(
 ) -> list[str]:
     device = next(model.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in _inputs(trees, tokeniser).items()}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    inner = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ragged_videos(inner):
         torch.manual_seed(seed)
         ids = model.generate(**inputs, **sampling.arguments(), pad_token_id=tokeniser.pad_id)
     new_ids = ids[:, inputs["input_ids"].shape[1] :]

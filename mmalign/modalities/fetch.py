@@ -88,6 +88,8 @@ def opened(ref: MediaRef, limits: MediaLimits, *, field: str = "media") -> Itera
     if ref.content is not None:
         _require_size(len(ref.content), ref, limits, field)
         yield io.BytesIO(ref.content)
+    elif ref.frames is not None:
+        raise _Refusal(ref, field)("is a list of frames, not a file", hint="each frame is a file of its own")
     elif ref.uri.startswith("data:"):
         yield io.BytesIO(_decode_data_uri(ref, limits, field))
     elif _scheme(ref.uri) in ("http", "https"):
@@ -110,6 +112,32 @@ def local_path(ref: MediaRef, limits: MediaLimits, *, field: str = "media") -> s
     Raises:
         RowError: the path leaves the data root, does not exist, is no regular file, is empty or too large.
     """
+    path, facts = _resolved(ref, limits, field)
+    if not stat.S_ISREG(facts.st_mode):
+        raise _Refusal(ref, field)("path is not a regular file", hint="directories, pipes and devices are not read")
+    _require_size(facts.st_size, ref, limits, field)
+    return path
+
+
+def local_folder(ref: MediaRef, limits: MediaLimits, *, field: str = "media") -> str | None:
+    """Return the real path of a reference to a directory, links followed, None when it refers to anything else.
+
+    Raises:
+        RowError: the path leaves the data root or does not exist.
+    """
+    if not is_local(ref):
+        return None
+    path, facts = _resolved(ref, limits, field)
+    return path if stat.S_ISDIR(facts.st_mode) else None
+
+
+def is_local(ref: MediaRef) -> bool:
+    """True when a reference is a path: neither bytes, a list of frames, a `data:` URI nor an http(s) address."""
+    return ref.uri is not None and not ref.uri.startswith("data:") and _scheme(ref.uri) not in ("http", "https")
+
+
+def _resolved(ref: MediaRef, limits: MediaLimits, field: str) -> tuple[str, os.stat_result]:
+    """Return the real path below the data root and what the system knows about it."""
     refuse = _Refusal(ref, field)
     scheme = _scheme(ref.uri)
     if scheme not in ("", "file"):
@@ -126,19 +154,17 @@ def local_path(ref: MediaRef, limits: MediaLimits, *, field: str = "media") -> s
         path = os.path.realpath(os.path.join(limits.real_root, name))
         if os.path.commonpath([path, limits.real_root]) != limits.real_root:
             raise refuse("path leaves the data root", hint=f"data.root is {limits.real_root!r}; links are followed")
-        facts = os.stat(path)
+        return path, os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         raise refuse("is missing", hint=f"looked below data.root {limits.real_root!r}") from None
     except (OSError, UnicodeError) as error:
         raise refuse("cannot be read", hint=str(error)) from error
-    if not stat.S_ISREG(facts.st_mode):
-        raise refuse("path is not a regular file", hint="directories, pipes and devices are not read")
-    _require_size(facts.st_size, ref, limits, field)
-    return path
 
 
 def shown(ref: MediaRef) -> str:
-    """Return how messages name a medium: its address, or the number of its bytes."""
+    """Return how messages name a medium: its address, its first frame, or the number of its bytes."""
+    if ref.frames is not None:
+        return f"<{len(ref.frames)} frames, the first {ref.frames[0]}>"
     return ref.uri if ref.uri is not None else f"<{len(ref.content)} bytes>"
 
 

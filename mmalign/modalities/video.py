@@ -1,15 +1,26 @@
-"""Videos: which frames of a clip a model sees, decoded within bounds of frames, pixels, bytes and time."""
+"""Videos: the five verbs check, load, messages, render, perturb.
+
+A video is a file, its bytes, a folder of pictures, or a list of them. `check` reads its headers and packets, `load`
+decodes the frames that are taken, in a process of their own (`decoder.py`). Both follow one plan (`clips.py`), so the
+shape that the first promises is the shape of what the second returns.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from mmalign.errors import ConfigError
 from mmalign.formats.media import MediaRef
+from mmalign.modalities import motion, showing, video_source
+from mmalign.modalities.clips import Thumbnails
 from mmalign.modalities.fetch import MediaLimits
 from mmalign.modalities.sampling import Sampling
+
+_MOST_PLAYED = 24
+_LONGEST_PLAY_S = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +32,8 @@ class VideoLimits(MediaLimits):
         min_pixels, max_pixels: of one frame after resizing; None leaves it.
         max_total_pixels: of all frames together; frames get smaller, never fewer. None leaves them.
         max_decoded_pixels: clips whose frames are larger than this are refused before they are decoded.
+        max_aspect_ratio: longer side of a frame over its shorter side.
+        max_frames: longest list of frame indices a row may carry.
         decode_timeout_s: longest time one file may take to decode.
         cache_dir, cache_max_bytes: decoded frames are kept there; None keeps none.
     """
@@ -31,9 +44,20 @@ class VideoLimits(MediaLimits):
     max_pixels: int | None = None
     max_total_pixels: int | None = None
     max_decoded_pixels: int = 89_478_485
+    max_aspect_ratio: float = 200.0
+    max_frames: int = 4096
     decode_timeout_s: float = 60.0
     cache_dir: str | None = None
     cache_max_bytes: int = 20 * 10**9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("min_pixels", "max_pixels", "max_total_pixels", "decode_timeout_s", "cache_max_bytes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"data.video.{name} must be positive, got {value}")
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ConfigError(f"data.video.min_pixels {self.min_pixels} exceeds max_pixels {self.max_pixels}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +69,8 @@ class ClipShape:
         source_fps: frames per second of the file (of a folder of frames: as if one second each).
         source_frames: number of frames of the whole file.
         duration_s: of the part that is meant.
+        timestamps_s: when each frame is shown, in seconds since the first frame of the file. Frames that are chosen by
+            sharpness are known when they are decoded only; here stand the middles of what they are chosen from.
     """
 
     frames: int
@@ -53,6 +79,7 @@ class ClipShape:
     source_fps: float
     source_frames: int
     duration_s: float
+    timestamps_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +89,9 @@ class Clip:
     Args:
         frames: uint8 [F, H, W, 3], upright, resized.
         indices: F source frame numbers, counted from 0 over the whole file.
-        timestamps_s: F seconds since the start of the file.
+        timestamps_s: F seconds since the first frame of the file.
         source_fps, source_frames, duration_s: as in `ClipShape`.
-        sha256: hex digest of what was decoded, for cache keys.
+        sha256: hex digest of what was decoded, for cache keys: of the encoded file, or of the frame files together.
     """
 
     frames: np.ndarray
@@ -77,11 +104,34 @@ class Clip:
 
 
 def check(ref: MediaRef, limits: VideoLimits, *, field: str = "video") -> ClipShape:
-    """Return the shape of what `load` returns, from headers. Raises RowError."""
+    """Return the shape of what `load` returns, from headers and packets; one frame is decoded to see that it can be.
+
+    Raises:
+        RowError: the video is missing, out of bounds, of no known format, without pictures, or broken.
+    """
+    shape, times_s = video_source.shape(ref, limits, video_source.want_of(ref, limits), field)
+    return ClipShape(**shape._asdict(), timestamps_s=tuple(times_s))
 
 
 def load(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None, *, field: str = "video") -> Clip:
-    """Return the frames that `limits.sampling` takes. Raises RowError."""
+    """Return the frames that `limits.sampling` takes.
+
+    Args:
+        max_pixels: overrides `limits.max_pixels`.
+
+    Raises:
+        RowError: as `check`, and when frames cannot be decoded, take too long, or end the decoder.
+    """
+    taken, sha256 = video_source.take(ref, limits, video_source.want_of(ref, limits, max_pixels), field)
+    return Clip(
+        frames=taken.frames,
+        indices=tuple(taken.indices),
+        timestamps_s=tuple(taken.times_s),
+        source_fps=taken.shape.source_fps,
+        source_frames=taken.shape.source_frames,
+        duration_s=taken.shape.duration_s,
+        sha256=sha256,
+    )
 
 
 def messages(ref: MediaRef) -> dict[str, Any]:
@@ -90,8 +140,66 @@ def messages(ref: MediaRef) -> dict[str, Any]:
 
 
 def render(ref: MediaRef, limits: VideoLimits, max_pixels: int = 65_536, *, field: str = "video") -> str:
-    """Return a strip of frames as a `data:` URI of a JPEG, for people to look at."""
+    """Return a strip of up to 8 of the frames a model sees as a `data:` URI of a JPEG, for people to look at."""
+    return showing.strip(load(ref, limits, max_pixels, field=field).frames, max_pixels)
+
+
+def playable(
+    ref: MediaRef, limits: VideoLimits, *, max_bytes: int = 400_000, max_pixels: int = 40_000, field: str = "video"
+) -> str | None:
+    """Return the video as a small animated WebP that every browser plays without a server, whatever its codec.
+
+    Up to 24 frames, evenly spread over what is meant, played at the speed of the video or in 6 seconds if it is longer.
+
+    Args:
+        max_bytes: longest `data:` URI that is returned.
+        max_pixels: of one frame.
+
+    Returns:
+        A `data:` URI, None when the video does not fit into `max_bytes`.
+
+    Raises:
+        RowError: as `load`.
+    """
+    spread = replace(limits, sampling=Sampling(policy="uniform", frames=_MOST_PLAYED), max_total_pixels=None)
+    clip = load(ref, spread, max_pixels, field=field)
+    length_ms = round(1000 * min(clip.duration_s, _LONGEST_PLAY_S) / len(clip.indices))
+    return showing.animation(clip.frames, [max(20, length_ms)] * len(clip.indices), max_bytes)
 
 
 def perturb(clip: Clip, how: str, *, seed: int, strength: float = 0.5) -> Clip:
-    """Return the clip with some of what it shows in time or space hidden."""
+    """Return the clip with some of what it shows in time or space hidden: the contrast side of preference objectives.
+
+    Args:
+        clip: F frames.
+        how: in time "reverse" or "shuffle" (blocks of frames change places), "drop" (frames are left out), "freeze"
+            (one frame is held); in space "crop", "blur", "noise", "blank" as for pictures, one window for all frames.
+        seed: the same seed gives the same clip.
+        strength: 0 < strength <= 1 (< 1 for "crop"); in time the number of blocks, of dropped or of held frames is
+            round(strength * F), at least 2 blocks, 1 dropped and 2 held frames, so that no clip stays as it was.
+
+    Returns:
+        What is seen changes place, the moments stay: `indices` follow the frames, `timestamps_s` ascend as before.
+
+    Raises:
+        ConfigError: unknown `how` or strength out of range.
+        RowError: a clip of one frame is to be changed in time.
+    """
+    motion.require_known(how, strength)
+    if how not in motion.ORDERS:
+        return replace(clip, frames=motion.changed(clip.frames, how, seed, strength))
+    order = motion.order_of(len(clip.indices), how, seed, strength)
+    times_s = clip.timestamps_s if len(order) == len(clip.indices) else [clip.timestamps_s[place] for place in order]
+    indices = tuple(clip.indices[place] for place in order)
+    return replace(clip, frames=clip.frames[order], indices=indices, timestamps_s=tuple(times_s))
+
+
+def thumbnails(
+    ref: MediaRef, limits: VideoLimits, *, width: int = 48, height: int = 27, field: str = "video"
+) -> Thumbnails:
+    """Return every frame of a video, squeezed to one small size: what shot detection looks at.
+
+    Raises:
+        RowError: as `load`, and when there are more frames than fit into half a GiB.
+    """
+    return video_source.thumbnails(ref, limits, width, height, field)

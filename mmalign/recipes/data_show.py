@@ -1,10 +1,10 @@
-"""`mmalign data show`: what one row of a file is, and what a model gets to see of it."""
+"""`mmalign data show`: what one row of a file, or a lone medium, is, and what a model gets to see of it."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,23 @@ from rich.text import Text
 
 from mmalign.errors import DataError, RowError
 from mmalign.errors import show as shown
+from mmalign.formats.media import MediaKind, MediaRef
 from mmalign.formats.message import MediaPart, Message
 from mmalign.formats.preference import Preference, Response
-from mmalign.modalities import fetch, image
-from mmalign.modalities.image import ImageLimits
+from mmalign.modalities import fetch
+from mmalign.modalities.fetch import MediaLimits
+from mmalign.modalities.sampling import Sampling
+from mmalign.modalities.table import limits_below
+from mmalign.recipes.media_panels import MOST_MEDIA, media_table
 from mmalign.recipes.terminal import safe, visible
 from mmalign.sources.detect import Source, detect, named, parse
+from mmalign.sources.places import Place, rows_or_media
 from mmalign.sources.read import RawRow, read_raw
 
 _ROLE_STYLE = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
 _MOST_CHARACTERS = 1_500
 _MOST_TURNS = 10
+_MOST_COLUMNS = 20
 
 
 def show(
@@ -38,10 +44,14 @@ def show(
     root: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None,
     max_length: int | None = None,
+    sampling: Sampling | None = None,
     allow_network: bool = False,
     console: Console | None = None,
-) -> None:
+) -> bool:
     """Print what a row becomes: format and why, messages, answers, media, and with a model its tokens and their mask.
+
+    A path to a medium, or to a folder that holds media and no rows, prints what they are. Returns False when the row
+    or one of the media is refused.
 
     Args:
         path: file, folder, or hub id with `allow_network`.
@@ -49,42 +59,85 @@ def show(
         model: directory or hub id of a model; its processor makes the tokens.
         format: name of the format; None recognises it.
         root: directory below which media are; None takes the one of `path`.
-        max_pixels: larger pictures are scaled down, as `data.max_pixels` does.
+        max_pixels: larger pictures, and frames of videos, are scaled down, as `data.max_pixels` does.
         max_length: bound on tokens, as `data.max_length`.
+        sampling: which frames of videos are taken, as `data.video` does.
         allow_network: whether `path` may be fetched from the hub.
 
     Raises:
-        DataError: the file cannot be read, or has no such row.
+        DataError: the file cannot be read, or has no such row; a medium that stands alone has no format and no tokens.
         ModelError: the model has no processor.
     """
     console = console or Console()
+    place = rows_or_media(path, root)
+    limits = limits_below(place.root, own={"video": {"sampling": sampling or Sampling()}}, max_pixels=max_pixels)
+    if place.media:
+        _require_no_options_of_rows(place, row=row, model=model, format=format, max_length=max_length)
+        count = len(place.media)
+        what = f"{count:,} media, no rows" if count > 1 else f"one {place.media[0].kind}, no row"
+        console.print(f"[bold]{safe(place.path)}[/]: {what}")
+        return _show_media([(ref.kind, ref) for ref in place.media], limits, console)
     raw = _find(path, row, allow_network)
     if isinstance(raw, RowError):
         console.print(_refusal(raw))
-        return
+        return False
     watched = _Watched(raw.values)
     try:
         source = named(format) if format else detect(raw.values)
         preference = parse(RawRow(raw.file, raw.row, watched), format)
     except RowError as error:
         console.print(_refusal(error), _raw_columns(raw.values))
-        return
-    limits = ImageLimits(root=_root(path, root), max_pixels=max_pixels)
+        return False
     console.print(_heading(raw, source, preference, watched))
     console.print(Rule("messages", style="dim"), *_turns(preference))
     console.print(Rule("answers, best first", style="dim"), *_answers(preference))
-    if preference.media:
-        console.print(Rule("media", style="dim"), _media_table(preference, limits))
+    readable = _show_media(_named_media(preference), limits, console) if preference.media else True
+    return _show_tokens(preference, model, limits, max_length, console) and readable
+
+
+def _show_media(
+    named: Iterable[tuple[str, MediaRef]], limits: Mapping[MediaKind, MediaLimits], console: Console
+) -> bool:
+    """Print what media are; return whether all of them can be read."""
+    first = list(itertools.islice(named, MOST_MEDIA + 1))
+    table, refused = media_table(first[:MOST_MEDIA], limits)
+    console.print(Rule("media", style="dim"), table)
+    if len(first) > MOST_MEDIA:
+        console.print(f"[dim]these are the first {MOST_MEDIA}[/]")
+    if refused:
+        console.print(f"[red]{refused:,} cannot be read: a row with such a medium goes to quarantine for it[/]")
+    return not refused
+
+
+def _show_tokens(
+    preference: Preference,
+    model: str | os.PathLike[str] | None,
+    limits: Mapping[MediaKind, MediaLimits],
+    max_length: int | None,
+    console: Console,
+) -> bool:
+    """Print the tokens that a model gets; return whether it takes the row."""
     console.print(Rule("tokens", style="dim"))
     if model is None:
         console.print("[dim]add [bold]--model DIR[/bold] to see the tokens and which of them are scored[/dim]")
-        return
+        return True
     from mmalign.recipes.token_panels import token_panels  # torch and transformers, only when asked for
 
     try:
         console.print(token_panels(preference, model, limits, max_length))
     except RowError as error:
         console.print(_refusal(error))
+        return False
+    return True
+
+
+def _require_no_options_of_rows(place: Place, **options: Any) -> None:
+    given = [name for name, value in options.items() if value not in (None, 1)]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise DataError(
+            f"{place.path} holds media and no rows; {names} asks for rows: leave it out, or name a file of them"
+        )
 
 
 class _Watched(dict):
@@ -117,11 +170,6 @@ def _find(path: str | os.PathLike[str], row: int, allow_network: bool) -> RawRow
     if row in broken:
         return broken[row]
     raise DataError(f"{path} has no row {row}" + (f"; its last is {last}" if last < row else "; that line is empty"))
-
-
-def _root(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Path:
-    place = Path(path)
-    return Path(root) if root is not None else place if place.is_dir() else place.parent
 
 
 # ---- panels ----------------------------------------------------------------------------------------------------
@@ -209,19 +257,12 @@ def _facts(response: Response) -> str | None:
     return safe(", ".join(said)) or None
 
 
-def _media_table(preference: Preference, limits: ImageLimits) -> RenderableType:
-    table = Table("", "where", "size", box=None, header_style="dim", pad_edge=False)
-    refs = [(f"image {k + 1}", ref) for k, ref in enumerate(preference.media)]
+def _named_media(preference: Preference) -> Iterator[tuple[str, MediaRef]]:
+    for k, ref in enumerate(preference.media):
+        yield f"{ref.kind} {k + 1}", ref
     for k, response in enumerate(preference.responses):
-        refs += [(f"image {m + 1} of answer {k + 1}", ref) for m, ref in enumerate(response.media or ())]
-    for name, ref in refs:
-        try:
-            width, height = image.check(ref, limits)
-            size = f"{width} x {height}"
-        except RowError as error:
-            size = f"[red]{safe(error.reason)}[/]" + (f" [dim]{safe(error.hint)}[/]" if error.hint else "")
-        table.add_row(name, safe(fetch.shown(ref)[:80]), size)
-    return table
+        for m, ref in enumerate(response.media or ()):
+            yield f"{ref.kind} {m + 1} of answer {k + 1}", ref
 
 
 def _refusal(error: RowError) -> RenderableType:
@@ -235,8 +276,10 @@ def _refusal(error: RowError) -> RenderableType:
 
 def _raw_columns(values: Mapping[str, Any]) -> RenderableType:
     table = Table("column", "value", box=None, header_style="dim", pad_edge=False)
-    for name, value in values.items():
+    for name, value in itertools.islice(values.items(), _MOST_COLUMNS):
         table.add_row(safe(str(name)), safe(shown(value)))
+    if len(values) > _MOST_COLUMNS:
+        table.add_row(f"... and {len(values) - _MOST_COLUMNS:,} more", "")
     return table
 
 

@@ -122,17 +122,18 @@ def count_batches(recipe: RecipeConfig, rows: PreparedRows, engine: str) -> Batc
 
 def _shape(rows: PreparedRows, batch: tuple[int, ...], engine: str) -> BatchShape:
     """Return the shape of one forward pass; a flat row is taken to be its prompt and an average response."""
-    prompt, media, responses, count = np.asarray(rows.lengths)[list(batch)].astype(np.int64).T
+    prompt, media, video, responses, count = np.asarray(rows.lengths)[list(batch)].astype(np.int64).T
     if engine == "tree":
         sequences, columns = len(batch), int((prompt + responses).max())
     else:
         sequences, columns = int(count.sum()), int((prompt + np.ceil(responses / count)).max())
-        media = media * count
+        media, video = media * count, video * count
     return BatchShape(
         rows=sequences,
         columns=columns,
         response_tokens=int(responses.sum()),
         media_tokens=int(media.sum()),
+        video_tokens=int(video.sum()),
     )
 
 

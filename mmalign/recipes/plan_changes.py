@@ -91,8 +91,15 @@ def _possible(recipe: RecipeConfig, shape: BatchShape) -> Iterator[_Step]:
         yield _Step({"train.gradient_checkpointing": True}, "about a third more time")
     if recipe.trains_vision() and model.lora is None:
         yield _Step({"model.freeze": ["vision", *model.freeze]}, "the vision tower stays as it is")
-    if recipe.data.max_pixels is not None and shape.media_tokens:
-        yield _Step({"data.max_pixels": recipe.data.max_pixels // 2}, "coarser pictures", lambda shape: _coarser(shape))
+    if recipe.data.max_pixels is not None and shape.media_tokens > shape.video_tokens:
+        yield _Step({"data.max_pixels": recipe.data.max_pixels // 2}, "coarser pictures", _coarser)
+    video = recipe.data.video
+    if shape.video_tokens and video.frames > 1:
+        yield _Step({"data.video.frames": video.frames // 2}, "fewer frames of a video", _fewer_frames)
+    for name in ("max_pixels", "max_total_pixels"):
+        if shape.video_tokens and getattr(video, name) is not None:
+            values = {f"data.video.{name}": getattr(video, name) // 2}
+            yield _Step(values, "coarser frames", _fewer_frames)
     if model.lora is None:
         yield _Step({"model.lora": {"rank": 16}}, "adapters instead of all weights")
     if model.quantize is None:
@@ -105,20 +112,36 @@ def _divided(shape: BatchShape, rows: int) -> BatchShape:
         rows=max(1, shape.rows // rows),
         response_tokens=shape.response_tokens // rows,
         media_tokens=shape.media_tokens // rows,
+        video_tokens=shape.video_tokens // rows,
     )
 
 
 def _coarser(shape: BatchShape) -> BatchShape:
-    saved = shape.media_tokens // 2
+    """Return the shape with half of the tokens of pictures."""
+    saved = (shape.media_tokens - shape.video_tokens) // 2
     return replace(shape, columns=shape.columns - saved // shape.rows, media_tokens=shape.media_tokens - saved)
+
+
+def _fewer_frames(shape: BatchShape) -> BatchShape:
+    """Return the shape with half of the tokens of videos."""
+    saved = shape.video_tokens // 2
+    return replace(
+        shape,
+        columns=shape.columns - saved // shape.rows,
+        media_tokens=shape.media_tokens - saved,
+        video_tokens=shape.video_tokens - saved,
+    )
 
 
 def _with(recipe: RecipeConfig, changes: Mapping[str, Any]) -> RecipeConfig:
     """Return the recipe with dotted keys changed; impossible combinations are refused as ever."""
     values = recipe.model_dump(mode="json")
     for key, value in changes.items():
-        section, name = key.split(".")
-        values[section][name] = value
+        place = values
+        *sections, name = key.split(".")
+        for section in sections:
+            place = place[section]
+        place[name] = value
     return from_values(values)
 
 

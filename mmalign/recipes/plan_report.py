@@ -40,14 +40,15 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 
 def _print_rows(plan: Plan, console: Console) -> None:
     facts, tree = plan.rows.facts, plan.rows.tokens("tree")
-    prompt, media, responses, _ = np.asarray(plan.rows.lengths).astype(np.int64).T
+    prompt, media, video, responses, _ = np.asarray(plan.rows.lengths).astype(np.int64).T
     console.rule("rows", align="left")
     console.print(f"{len(plan.rows):,} rows; tokens of a row (prompt with media, and all responses it trains on):")
     console.print(_histogram(tree))
+    images, text = media - video, prompt - media
     console.print(
         f"median {np.median(tree):,.0f}, 95% below {np.quantile(tree, 0.95):,.0f}, longest {tree.max():,}; "
-        f"{media.sum() / tree.sum():.0%} media, {(prompt - media).sum() / tree.sum():.0%} prompt text, "
-        f"{responses.sum() / tree.sum():.0%} responses"
+        f"{images.sum() / tree.sum():.0%} images, {video.sum() / tree.sum():.0%} videos, "
+        f"{text.sum() / tree.sum():.0%} prompt text, {responses.sum() / tree.sum():.0%} responses"
     )
     for title, key in (("refused", "refused"), ("made to fit data.max_length", "fitted")):
         for reason, count in dict(facts.get(key, {})).items():

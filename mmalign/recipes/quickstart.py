@@ -22,7 +22,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ from mmalign.errors import ConfigError
 from mmalign.formats import store
 from mmalign.miniature import models, photographs, shape_rows, shapes
 from mmalign.miniature.shape_rows import Album
-from mmalign.recipes import preference, quickstart_recipes, quickstart_story, sft
+from mmalign.recipes import quickstart_recipes, quickstart_story, train
 from mmalign.recipes.configuration import load_recipe
 from mmalign.recipes.quickstart_answers import Asked, ask, judge
 from mmalign.recipes.quickstart_story import MODELS, Findings
@@ -187,9 +187,7 @@ def _continuations(place: Path, seed: int, threads: int) -> dict[str, Path]:
 
 def _train(recipe: Path) -> RunResult:
     """Run a recipe file as `mmalign train` does."""
-    config = load_recipe(recipe)
-    verbs: dict[str, Callable[..., RunResult]] = {"sft": sft.run, "preference": preference.run}
-    return verbs[config.recipe](config)
+    return train.run(load_recipe(recipe))
 
 
 def _photographs(place: Path, seed: int, threads: int, console: Console) -> dict[str, Any]:

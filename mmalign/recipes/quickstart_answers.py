@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mmalign.engine.families import family_of
-from mmalign.engine.load import load_model
-from mmalign.engine.tokenise import Tokeniser, load_processor
 from mmalign.evaluate import captions
-from mmalign.generate.hf import Sampling, answer
+from mmalign.generate.hf import Sampling
 from mmalign.miniature import shape_rows, shapes
 from mmalign.miniature.shape_rows import Album
-from mmalign.modalities.image import ImageLimits
+from mmalign.modalities.table import limits_below
+from mmalign.recipes import asking
 
 LONGEST_ANSWER_TOKENS = 40
-PROMPTS_AT_ONCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +28,9 @@ class Asked:
 
 def ask(model_dir: Path, album: Album, root: Path, *, temperature: float = 0.0, seed: int = 0) -> Asked:
     """Load a model and ask it to describe every picture of an album."""
-    model = load_model(model_dir)
-    tokeniser = Tokeniser(load_processor(model_dir), family_of(model.config), ImageLimits(root=root))
     sampling = Sampling(max_new_tokens=LONGEST_ANSWER_TOKENS, temperature=temperature)
-    answers = answer(model, tokeniser, shape_rows.prompts(album), sampling, batch_size=PROMPTS_AT_ONCE, seed=seed)
-    return Asked(album=album, answers=tuple(answers))
+    answers = asking.ask(model_dir, shape_rows.prompts(album), limits_below(root), sampling, seed=seed)
+    return Asked(album=album, answers=answers)
 
 
 def judge(asked: Asked) -> captions.Values:

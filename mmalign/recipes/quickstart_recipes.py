@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from mmalign.recipes.recipe_files import write_recipe
 
 SFT_STEPS, SFT_ROWS_PER_STEP = 600, 16
 ALIGN_STEPS, PAIRS_PER_STEP = 60, 16
@@ -123,11 +123,7 @@ def _write(
         "train": {"output_dir": str(place / name), **train, **_SAVING},
     }
     given = {key: _without_none(value) if key in ("model", "data") else value for key, value in values.items()}
-    path = place / f"{name}.yaml"
-    again = f"# Again, elsewhere: mmalign train {path} train.output_dir=runs/mine"
-    text = yaml.safe_dump(_without_none(given), sort_keys=False, width=110)
-    path.write_text(f"# {about}\n{again}\n{text}", encoding="utf-8")
-    return path
+    return write_recipe(place / f"{name}.yaml", about, _without_none(given))
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

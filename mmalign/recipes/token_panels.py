@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from rich.columns import Columns
@@ -15,8 +16,9 @@ from transformers import AutoConfig
 
 from mmalign.engine.families import family_of
 from mmalign.engine.tokenise import Tokeniser, load_processor
+from mmalign.formats.media import MediaKind
 from mmalign.formats.preference import Preference
-from mmalign.modalities.image import ImageLimits
+from mmalign.modalities.fetch import MediaLimits
 from mmalign.recipes.terminal import visible
 
 _TOKEN_STYLES = ("black on green3", "black on dark_sea_green2")
@@ -24,14 +26,17 @@ _UNSCORED_STYLES = ("black on grey70", "black on grey82")
 
 
 def token_panels(
-    preference: Preference, model: str | os.PathLike[str], limits: ImageLimits, max_length: int | None
+    preference: Preference,
+    model: str | os.PathLike[str],
+    limits: Mapping[MediaKind, MediaLimits],
+    max_length: int | None,
 ) -> RenderableType:
     """Return panels with the prompt's tokens, those of each answer, and their numbers.
 
     Args:
         preference: the row.
         model: directory or hub id; its processor and chat template make the tokens.
-        limits: where media may come from and how large they may be.
+        limits: of every kind of media.
         max_length: bound on tokens; None leaves the row as long as it is.
 
     Raises:
@@ -88,7 +93,7 @@ def _counts(explained: dict[str, Any], family: str) -> RenderableType:
     table.add_row("[dim]answers[/]", f"{' + '.join(map(str, lengths['response_tokens']))} tokens, all scored")
     table.add_row("[dim]tree[/]", f"{lengths['tree_tokens']} tokens, instead of {separate} in separate rows")
     if lengths["turns_dropped"] or lengths["shrunk_to_pixels"]:
-        fitted = f"{lengths['turns_dropped']} turn(s) dropped, pictures within {lengths['shrunk_to_pixels']} pixels"
+        fitted = f"{lengths['turns_dropped']} turn(s) dropped, media within {lengths['shrunk_to_pixels']} pixels"
         table.add_row("[dim]made to fit[/]", f"[yellow]{fitted}[/]")
     if explained["inputs"]:
         shapes = ", ".join(f"{name} {shape}" for name, shape in explained["inputs"].items())

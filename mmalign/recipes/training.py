@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 
+from mmalign.config.media import media_limits
 from mmalign.config.schema import RecipeConfig
 from mmalign.engine import fingerprint
 from mmalign.engine.families import family_of
@@ -32,7 +33,7 @@ from mmalign.train.loader import BatchReader, KeptTrees
 from mmalign.train.loop import Course, Split
 from mmalign.train.metrics import read_metrics
 from mmalign.train.optim import build_optimizer, build_schedule
-from mmalign.train.prepare import Preparation, image_limits, prepare
+from mmalign.train.prepare import Preparation, prepare
 from mmalign.train.resume import load_checkpoint
 from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
@@ -107,7 +108,7 @@ def prepare_rows(
     processor = load_processor(start, trust_remote_code=config.model.trust_remote_code)
 
     def split(name: str, source: str) -> tuple[PreparedRows, Tokeniser]:
-        limits = image_limits(config.data, source)
+        limits = media_limits(config.data, source)
         tokeniser = Tokeniser(processor, family, limits, max_length=config.data.max_length)
         how = Preparation(
             config=config.data,

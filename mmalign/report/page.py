@@ -1,7 +1,8 @@
 """From a template and its values to one HTML file that needs nothing else.
 
-Everything that is not made by our own code is escaped by the templates, and the page forbids the browser to run or
-fetch anything (content security policy), so that a row with hostile text is shown and does nothing.
+Everything that is not made by our own code is escaped by the templates, and the page forbids the browser to fetch
+anything, or to run what is not the page's own script (content security policy), so that a row with hostile text is
+shown and does nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +24,19 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def source(name: str) -> str:
+    """Return the text of a file beside the templates, such as a script."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
 def write(path: Path, html: str) -> Path:
-    """Write a page whole or not at all, and return its path."""
+    """Write a page whole or not at all, and return its path.
+
+    Half a surrogate pair, which file names of strangers may hold, is written as its escape: JSON reads it back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".partial")
-    unfinished.write_text(html, encoding="utf-8")
+    unfinished.write_text(html, encoding="utf-8", errors="backslashreplace")
     os.replace(unfinished, path)
     return path
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,8 +17,9 @@ from mmalign.objectives.compose import build
 from mmalign.report.charts import chart_cards
 from mmalign.report.page import render, write
 from mmalign.report.parts import Example, Tile, from_to
+from mmalign.report.refusals import reasons
 from mmalign.report.svg import figure
-from mmalign.sources.quarantine import Refusal, recorded
+from mmalign.sources.quarantine import recorded
 from mmalign.train.curves import Curve, Curves
 from mmalign.train.diagnose import diagnose
 from mmalign.train.metrics import read_metrics
@@ -61,6 +61,7 @@ def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
         examples=list(examples),
         quarantine=reasons(refusals),
         quarantine_total=len(refusals),
+        look=_look(values, run),
         config=config,
         manifest=flat(_mapping(json.loads, _read(run.manifest))),
     )
@@ -94,27 +95,6 @@ def _held_out(title: str, curve: Curve) -> Tile:
     return Tile(title=title, value=from_to(curve.values[0], curve.values[-1]), beside=beside)
 
 
-@dataclass(frozen=True)
-class Reason:
-    """Why rows were refused, how many, and where the first stands."""
-
-    text: str
-    rows: int
-    percent: float
-    example: str
-
-
-def reasons(refusals: Sequence[Refusal]) -> list[Reason]:
-    """Return the reasons of refusals, most frequent first."""
-    counts = Counter(refusal.reason for refusal in refusals)
-    first = {refusal.reason: refusal for refusal in reversed(refusals)}
-    most = max(counts.values(), default=1)
-    return [
-        Reason(reason, rows, round(100 * rows / most, 1), _where(first[reason]))
-        for reason, rows in counts.most_common()
-    ]
-
-
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return nested values as rows of a table: ("versions.torch", "2.11.0")."""
     rows: list[tuple[str, str]] = []
@@ -126,10 +106,16 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _where(refusal: Refusal) -> str:
-    field = f", {refusal.field}" if refusal.field else ""
-    value = f": {refusal.value}" if refusal.value else ""
-    return f"{Path(refusal.file).name}, row {refusal.row}{field}{value}"
+def _look(values: Mapping[str, Any], run: RunDirectory) -> str:
+    """Return the command that shows the refused rows in full, "" when the recipe does not say where they are from."""
+    data = values.get("data")
+    data = data if isinstance(data, Mapping) else {}
+    if not isinstance(data.get("train"), str):
+        return ""
+    said = ["--quarantine", str(run.quarantine)]
+    for name in ("root", "format"):
+        said += [f"--{name}", str(data[name])] if data.get(name) else []
+    return shlex.join(["mmalign", "data", "view", data["train"], "-o", "rows.html", *said])
 
 
 def _lead(values: Mapping[str, Any]) -> str:

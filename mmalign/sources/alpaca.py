@@ -1,6 +1,8 @@
 """LLaMA-Factory's alpaca rows: `instruction` and `input`, with `output` or with `chosen` and `rejected`.
 
-Source: LLaMA-Factory, data/README.md. `history` is a list of [question, answer]; media are `<image>` tags.
+Source: LLaMA-Factory, data/README.md. `history` is a list of [question, answer]; media are `<image>` and `<video>`
+tags. Uni-DPO's rows are of this format and have `score_chosen` and `score_rejected` beside the answers
+(pspdada/Uni-DPO, Multimodal/LlamaFactory/data/dataset_info.json).
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import TurnReader, images_of, or_nothing, response_from, with_system
+from mmalign.sources.candidates import pair_scores
+from mmalign.sources.turns import TurnReader, media_of, or_nothing, response_from, with_system
 
 EXAMPLES = {
     "preference": {
@@ -18,6 +21,14 @@ EXAMPLES = {
         "input": "",
         "chosen": "A red kettle.",
         "rejected": "A red kettle and two pans.",
+        "images": ["kitchen.jpg"],
+    },
+    "preference with scores, Uni-DPO": {
+        "instruction": "<image>What is on the stove?",
+        "chosen": "A red kettle.",
+        "rejected": "A red kettle and two pans.",
+        "score_chosen": 4.5,
+        "score_rejected": 2.0,
         "images": ["kitchen.jpg"],
     },
     "demonstration": {
@@ -42,7 +53,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read.
     """
-    reader = TurnReader(images_of(values))
+    reader = TurnReader(media_of(values))
     names = ("chosen", "rejected") if values.get("chosen") is not None else ("output",)
     for name in ("instruction", *names, *(["input"] if values.get("input") is not None else [])):
         if not isinstance(values.get(name), str):
@@ -50,7 +61,8 @@ def parse(values: Mapping[str, Any]) -> Preference:
     question = "\n".join(text for text in (values["instruction"], values.get("input")) if text)
     turns = [*_history(values.get("history")), {"role": "user", "content": question}]
     messages = with_system(values, reader.messages(turns, "instruction"))
-    responses = tuple(response_from(values[name], name) for name in names)
+    scores = pair_scores(values) if len(names) == 2 else ({},)
+    responses = tuple(response_from(values[name], name, **facts) for name, facts in zip(names, scores, strict=True))
     return Preference(id="", prompt=messages, media=reader.media, responses=responses)
 
 

@@ -14,10 +14,30 @@ from typing import Any, NamedTuple
 
 from mmalign.errors import DataError, RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources import alpaca, llava, mdpo, ours, rlhf_v, sharegpt, swift, trl
+from mmalign.sources import (
+    align_anything,
+    alpaca,
+    llava,
+    llava_hound,
+    mdpo,
+    mm_rlhf,
+    mm_rlhf_ranked,
+    ours,
+    ranked,
+    rlhf_v,
+    sharegpt,
+    swift,
+    trl,
+    vistadpo,
+)
 from mmalign.sources.quarantine import Refusal
 from mmalign.sources.read import RawRow, read_raw
-from mmalign.sources.soundness import require_compared, require_readable_columns, require_sound
+from mmalign.sources.soundness import (
+    require_compared,
+    require_media_read,
+    require_readable_columns,
+    require_sound,
+)
 
 
 class Source(NamedTuple):
@@ -41,12 +61,23 @@ SOURCES: tuple[Source, ...] = (
     _source("llava", "LLaVA-style: conversations with rejected_conversations", llava),
     _source("rlhf_v", "RLHF-V and RLAIF-V: question, chosen, rejected, image", rlhf_v),
     _source("mdpo", "mDPO: a rendered prompt with USER: and ASSISTANT:, img_path", mdpo),
+    _source(
+        "mm_rlhf_ranked", "MM-RLHF data.jsonl: outputs of several models with scores and a ranking", mm_rlhf_ranked
+    ),
+    _source("align_anything", "align-anything: two numbered answers and the number of the better one", align_anything),
+    _source("ranked", "N candidates: a prompt, a list of answers, and scores, ranks or an order", ranked),
+    _source("vistadpo", "VistaDPO: a video, a pair, and a second rejected answer", vistadpo),
+    _source("mm_rlhf", "MM-RLHF dpo_pairs.jsonl: a pair with a critique of each answer", mm_rlhf),
+    _source("llava_hound", "LLaVA-Hound, TPO, MIA-DPO: a pair about a video, or about several pictures", llava_hound),
     _source("alpaca", "LLaMA-Factory alpaca: instruction with output, or with chosen and rejected", alpaca),
     _source(
         "sharegpt", "LLaMA-Factory sharegpt: conversations or messages, with chosen and rejected or alone", sharegpt
     ),
     _source("trl", "TRL: chosen and rejected, the prompt explicit or implicit", trl),
 )
+_MOST_COLUMNS = 64
+"""An object with more members, all of them lists or objects, is a file keyed by something, not a row."""
+
 _REJECTED = ("rejected", "rejected_response", "rejected_messages", "rejected_conversations")
 
 
@@ -63,13 +94,16 @@ def detect(values: Mapping[str, Any]) -> Source:
     for source in SOURCES:
         if source.matches(values):
             return source
+    raise RowError("format is unknown", field="columns", value=sorted(map(str, values)), hint=_way_out(values))
+
+
+def _way_out(values: Mapping[str, Any]) -> str:
+    if len(values) > _MOST_COLUMNS and all(isinstance(value, Mapping | list) for value in values.values()):
+        return f"these are {len(values):,} entries under one object, no row; write one row a line, or an array of rows"
     nearest = max(SOURCES, key=lambda source: _likeness(source, values))
-    raise RowError(
-        "format is unknown",
-        field="columns",
-        value=sorted(map(str, values)),
-        hint=f"the nearest known format is {nearest.name} with the columns {', '.join(nearest.needs)}",
-    )
+    if not _likeness(nearest, values):
+        return "a row of preferences has a prompt and answers; docs/formats.md shows what is read"
+    return f"the nearest known format is {nearest.name} with the columns {', '.join(nearest.needs)}"
 
 
 def named(name: str) -> Source:
@@ -105,6 +139,7 @@ def parse(raw: RawRow, format: str | None = None) -> Preference:
         hint = f"it has the columns {', '.join(source.needs)}"
         raise RowError(reason, value=f"{type(error).__name__}: {error}", hint=hint) from error
     require_compared(preference, raw.values)
+    require_media_read(preference, raw.values, source.name)
     require_sound(preference)
     own_id = preference.id or _own_id(raw.values)
     provenance = {"source": source.name} | dict(preference.provenance) | {"file": raw.file, "row": str(raw.row)}

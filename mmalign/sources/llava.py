@@ -1,7 +1,8 @@
 """LLaVA-style preference rows: `conversations` with the chosen answer last, `rejected_conversations` beside it.
 
-Source: LLaVA's instruction files, as POVID and others extended them. The line break between the tag and the text
-belongs to the tag: LLaVA itself puts the picture on a line of its own, whichever way the row writes it.
+Source: LLaVA's instruction files, as POVID (YiyangZhou/POVID, tool/) and SIMA (umd-huang-lab/SIMA) extended them. The
+line break between the tag and the text belongs to the tag: LLaVA itself puts the picture on a line of its own,
+whichever way the row writes it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
 from mmalign.sources.turns import (
     TurnReader,
-    images_of,
     is_turns,
+    media_of,
     or_nothing,
     require_same_prompt,
     response_from,
@@ -49,15 +50,15 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read, or the two conversations do not share their prompt.
     """
-    images = images_of(values)
-    reader = TurnReader(images, strip_newline=True)
+    listed = media_of(values)
+    reader = TurnReader(listed, strip_newline=True)
     prompt, chosen = split_answer(reader.messages(values["conversations"], "conversations"), "conversations")
     rejected = values.get("rejected_conversations")
     if not is_turns(rejected):
         raise RowError(
             "turns must be a list that is not empty", field="rejected_conversations", value=or_nothing(rejected)
         )
-    other = TurnReader(images, strip_newline=True).messages(rejected, "rejected_conversations")
+    other = TurnReader(listed, strip_newline=True).messages(rejected, "rejected_conversations")
     if len(other) > 1:
         other_prompt, response = split_answer(other, "rejected_conversations")
         require_same_prompt(prompt, other_prompt, "rejected_conversations")

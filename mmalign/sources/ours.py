@@ -29,6 +29,34 @@ EXAMPLES = {
             {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "A fridge."}]}], "score": 1.0},
         ],
     },
+    "videos: a clip of a file, and a list of frames; the rejected side saw other media": {
+        "id": "kitchen-3",
+        "prompt": [
+            {
+                "role": "user",
+                "content": [{"type": "video"}, {"type": "video"}, {"type": "text", "text": "Same kitchen?"}],
+            }
+        ],
+        "videos": ["cooking.mp4", None],
+        "media_facts": [{"span_s": [0.5, 4.0]}, {"frames": ["walk/0001.jpg", "walk/0002.jpg"]}],
+        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "Yes, the same."}]}],
+        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "Yes, the same."}]}],
+        "responses": [
+            {
+                "messages": [{"role": "assistant", "content": [{"type": "text", "text": "Yes, the same."}]}],
+                "scores": {"true": 1.0},
+            },
+            {
+                "messages": [{"role": "assistant", "content": [{"type": "text", "text": "Yes, the same."}]}],
+                "critique": "Said without looking.",
+                "spans": [{"start": 0, "end": 3, "weight": 2.0}],
+                "media": [
+                    {"kind": "video", "path": "cooking.mp4"},
+                    {"kind": "video", "frames": ["bath/0001.jpg", "bath/0002.jpg"]},
+                ],
+            },
+        ],
+    },
 }
 NEEDS = ("id", "prompt", "images", "chosen", "rejected")
 parse = from_columns
@@ -37,17 +65,28 @@ parse = from_columns
 def matches(values: Mapping[str, Any]) -> bool:
     """Tell whether the row has an id, and prompt and answer as typed parts without media of their own.
 
-    A row that says more in its turns (tool calls) is TRL's, whose reader knows what to say to that.
+    A row that says more in its turns (tool calls) is TRL's, whose reader knows what to say to that. One whose column
+    `responses` holds conversations is ours however its turns are written: no other format would read that column.
     """
-    if "id" not in values or not (is_turns(values.get("prompt")) and is_turns(values.get("chosen"))):
+    if "id" not in values or not is_turns(values.get("prompt")):
+        return False
+    if _holds_conversations(values.get("responses")):
+        return True
+    if not is_turns(values.get("chosen")):
         return False
     turns = [turn for turn in (*values["prompt"], *values["chosen"]) if isinstance(turn, Mapping)]
     contents = [turn.get("content") for turn in turns]
     return (
-        "image" not in values
+        not any(name in values for name in ("image", "video"))
         and not any(turn.get("tool_calls") for turn in turns)
         and all(isinstance(content, list) and _is_plain(content) for content in contents)
     )
+
+
+def _holds_conversations(responses: Any) -> bool:
+    if not isinstance(responses, list) or not responses:
+        return False
+    return all(isinstance(response, Mapping) and is_turns(response.get("messages")) for response in responses)
 
 
 def _is_plain(content: list[Any]) -> bool:

@@ -23,6 +23,7 @@ from mmalign.sources.json_values import ROW_LISTS, JsonValues
 LARGEST_LINE_BYTES = 256 * 1024**2
 _LONGEST_FIRST_LINE_BYTES = 32 * 1024**2
 ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet")
+_TABLES = (".csv", ".tsv")
 
 OnBroken = Callable[[str, int, RowError], None]
 
@@ -112,7 +113,7 @@ def _rows(file: Path, name: str, on_broken: OnBroken) -> Iterator[tuple[int, Any
         return
     ending = Path(file.name.removesuffix(".gz")).suffix
     if ending not in ENDINGS:
-        raise DataError(f"{file} has no known ending; known are {', '.join(ENDINGS)} and folders")
+        raise DataError(f"{file} has no known ending; rows are in {', '.join(ENDINGS)} and folders{_way_out(ending)}")
     try:
         if file.stat().st_size == 0:
             raise DataError(f"{file} is empty")
@@ -128,6 +129,12 @@ def _rows(file: Path, name: str, on_broken: OnBroken) -> Iterator[tuple[int, Any
         raise DataError(f"{file} is damaged: {error}") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
+def _way_out(ending: str) -> str:
+    if ending not in _TABLES:
+        return ""
+    return f"; a table ({ending}) becomes rows with datasets.load_dataset('csv', data_files=...)['train'].to_json(...)"
 
 
 def _open_text(file: Path) -> BinaryIO:

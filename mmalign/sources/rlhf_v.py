@@ -14,7 +14,7 @@ from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import images_first, images_of, media_column, or_nothing, response_from
+from mmalign.sources.turns import media_column, media_first, media_of, or_nothing, response_from
 
 EXAMPLES = {
     "question, chosen, rejected": {
@@ -37,7 +37,8 @@ def matches(values: Mapping[str, Any]) -> bool:
     """Tell whether the row has a question with two answers, or the three as JSON beside a picture."""
     if all(name in values for name in ("question", "chosen", "rejected")):
         return True
-    return isinstance(values.get("text"), str) and any(name in values for name in ("image", "image_path"))
+    as_json = isinstance(values.get("text"), str) and values["text"].lstrip().startswith("{")
+    return as_json and any(name in values for name in ("image", "image_path"))
 
 
 def parse(values: Mapping[str, Any]) -> Preference:
@@ -50,23 +51,23 @@ def parse(values: Mapping[str, Any]) -> Preference:
     for name in ("question", "chosen", "rejected"):
         if not isinstance(texts.get(name), str):
             raise RowError("column must be a text", field=name, value=or_nothing(texts.get(name)))
-    images = _images(values)
+    media = _media(values)
     tags = {name: values[name] for name in ("origin_dataset", "ds_name") if isinstance(values.get(name), str)}
     return Preference(
         id="",
-        prompt=images_first((Message.of("user", texts["question"]),), len(images)),
-        media=tuple(images),
-        responses=tuple(response_from(texts[name], name, tag=None) for name in ("chosen", "rejected")),
+        prompt=media_first((Message.of("user", texts["question"]),), len(media)),
+        media=tuple(media),
+        responses=tuple(response_from(texts[name], name, tagged=False) for name in ("chosen", "rejected")),
         tags=tags,
     )
 
 
-def _images(values: Mapping[str, Any]) -> list[MediaRef]:
+def _media(values: Mapping[str, Any]) -> list[MediaRef]:
     image = values.get("image")
     empty = isinstance(image, Mapping) and not any(image.values())
     if (image is None or empty) and values.get("image_path"):
         return media_column(values["image_path"], "image_path")
-    return images_of(values)
+    return media_of(values)
 
 
 def _texts(raw: str) -> Mapping[str, Any]:

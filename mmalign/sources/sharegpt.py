@@ -1,7 +1,8 @@
-"""LLaMA-Factory's sharegpt rows: `conversations` (from/value) or `messages` (role/content), media as `<image>` tags.
+"""LLaMA-Factory's sharegpt rows: `conversations` (from/value) or `messages` (role/content), media as tags.
 
 With `chosen` and `rejected` a row is a preference; without them a demonstration, of which the last answer is learnt.
-Source: LLaMA-Factory, data/README.md (sharegpt and OpenAI formats). As there, tags must be as many as images.
+Source: LLaMA-Factory, data/README.md (sharegpt and OpenAI formats). As there, `<image>` and `<video>` tags must be as
+many as the media, and a video may be a list of frame files.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import TurnReader, images_of, is_turns, or_nothing, response_from, split_answer, with_system
+from mmalign.sources.turns import TurnReader, is_turns, media_of, or_nothing, response_from, split_answer, with_system
 
 EXAMPLES = {
     "preference": {
@@ -28,6 +29,12 @@ EXAMPLES = {
         "chosen": {"role": "assistant", "content": "The second."},
         "rejected": {"role": "assistant", "content": "Both have a sofa."},
         "images": ["before.jpg", "after.jpg"],
+    },
+    "a video as a list of frames": {
+        "conversations": [{"from": "human", "value": "<video>What happens first?"}],
+        "chosen": {"from": "gpt", "value": "He fills the kettle."},
+        "rejected": {"from": "gpt", "value": "He lights the stove."},
+        "videos": [["cooking/0001.jpg", "cooking/0002.jpg"]],
     },
     "demonstration": {
         "messages": [
@@ -55,7 +62,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
         RowError: a column is missing or cannot be read, or the turns do not leave room for an answer.
     """
     column = "conversations" if "conversations" in values else "messages"
-    reader = TurnReader(images_of(values))
+    reader = TurnReader(media_of(values))
     messages = with_system(values, reader.messages(values[column], column))
     answers = {name: values.get(name) for name in ("chosen", "rejected")}
     if all(answer is None for answer in answers.values()):

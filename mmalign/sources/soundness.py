@@ -9,7 +9,8 @@ from mmalign.errors import RowError
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.values import require_text
 
-NOT_SUPPORTED = ("video", "videos", "audio", "audios", "tools", "chat_template_kwargs")
+NOT_SUPPORTED = ("audio", "audios", "tools", "chat_template_kwargs")
+MEDIA_COLUMNS = {"image": ("image", "images"), "video": ("video", "videos")}
 UNPAIRED_LABELS = ("label", "kto_tag")
 _EMPTY_TEXTS = ("", "[]", "{}")
 
@@ -18,13 +19,26 @@ def require_readable_columns(values: Mapping[str, Any]) -> None:
     """Refuse rows with a column that would change their meaning and that no format here reads.
 
     Raises:
-        RowError: the row has video, audio, tools, or arguments of its own for the chat template.
+        RowError: the row has audio, tools, or arguments of its own for the chat template.
     """
     for name in NOT_SUPPORTED:
         if not _is_empty(values.get(name)):
-            raise RowError(
-                f"column {name} is not supported", field=name, value=values[name], hint="images and text are"
-            )
+            hint = "text, images and videos are"
+            raise RowError(f"column {name} is not supported", field=name, value=values[name], hint=hint)
+
+
+def require_media_read(preference: Preference, values: Mapping[str, Any], format: str) -> None:
+    """Refuse rows with media that the format which read them does not know: their answers speak of what nobody sees.
+
+    Raises:
+        RowError: a column of media is filled, and the record has no medium of its kind.
+    """
+    read = {ref.kind for ref in preference.media}
+    for kind, names in MEDIA_COLUMNS.items():
+        filled = [name for name in names if not _is_empty(values.get(name))]
+        if filled and kind not in read:
+            hint = f"rows of the format {format} have no {kind}s"
+            raise RowError(f"column {filled[0]} is not read", field=filled[0], value=values[filled[0]], hint=hint)
 
 
 def require_compared(preference: Preference, values: Mapping[str, Any]) -> None:
@@ -43,15 +57,9 @@ def require_sound(preference: Preference) -> None:
     """Refuse rows from which nothing can be learnt, or something wrong.
 
     Raises:
-        RowError: an answer is empty, two answers of different rank are the same, a medium is no picture, the prompt
-            says nothing, or a text is not valid Unicode.
+        RowError: an answer is empty, two answers of different rank are the same, the prompt says nothing, or a
+            text is not valid Unicode.
     """
-    own = (ref for response in preference.responses for ref in response.media or ())
-    for ref in (*preference.media, *own):
-        if ref.kind != "image":
-            raise RowError(
-                f"{ref.kind} is not supported", field=f"{ref.kind}s", value=ref.uri, hint="images and text are"
-            )
     if not preference.media and not any(message.text.strip() for message in preference.prompt):
         raise RowError("prompt is empty", field="prompt")
     for k, response in enumerate(preference.responses):

@@ -1,9 +1,10 @@
 """ms-swift's rows: a whole conversation in `messages`, and what was rejected beside it.
 
 `rejected_response` is a text or a list of texts (several answers, all worse than the first and of unknown order among
-themselves), `rejected_messages` a whole conversation. `rejected_images` are the pictures that the rejected side saw.
-Source: ms-swift, docs/source_en/Customization/Custom-dataset.md. As there, images without a tag are put before the
-first turn that is not the system's.
+themselves), `rejected_messages` a whole conversation. `rejected_images` are the pictures that the rejected side saw;
+`rejected_videos` is read the same way (not verified in ms-swift). TEMPLE's rows are of this format: one `<video>` and
+one rejected text. Source: ms-swift, docs/source_en/Customization/Custom-dataset.md, and lscpku/TEMPLE,
+convert_to_swift.py. As in ms-swift, media without a tag are put before the first turn that is not the system's.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.turns import (
-    IMAGE_TAG,
+    TAG_OF,
     TurnReader,
-    images_of,
     is_turns,
     media_column,
+    media_of,
     or_nothing,
     require_same_prompt,
     response_from,
@@ -56,6 +57,23 @@ EXAMPLES = {
         ],
         "rejected_images": ["living_room.jpg"],
     },
+    "a video, TEMPLE": {
+        "messages": [
+            {"role": "user", "content": "<video>Describe the events in order."},
+            {"role": "assistant", "content": "He fills the kettle, then lights the stove."},
+        ],
+        "rejected_response": "He lights the stove, then fills the kettle.",
+        "videos": ["cooking.mp4"],
+    },
+    "the rejected side saw another video": {
+        "messages": [
+            {"role": "user", "content": "<video>What is cooked?"},
+            {"role": "assistant", "content": "A pancake."},
+        ],
+        "videos": ["cooking.mp4"],
+        "rejected_response": "A pancake.",
+        "rejected_videos": ["reading.mp4"],
+    },
 }
 NEEDS = ("messages", "rejected_response")
 _BOX_TAGS = ("<bbox>", "<ref-object>")
@@ -73,19 +91,19 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read, or the two conversations do not share their prompt.
     """
-    images = images_of(values)
+    listed = media_of(values)
     _require_no_boxes(values)
-    prompt, media, chosen = _conversation(values["messages"], "messages", images)
-    rejected_media = _rejected_media(values, images)
+    prompt, media, chosen = _conversation(values["messages"], "messages", listed)
+    rejected_listed = _rejected_media(values, listed)
     filled = [name for name in _REJECTED if values.get(name) not in (None, [])]
     if len(filled) != 1:
         raise RowError("row must say what was rejected, once", field=" or ".join(_REJECTED), value=filled or "nothing")
+    own_media = _in_order_of(media, rejected_listed) if rejected_listed != listed else None
     if filled == ["rejected_messages"]:
-        other, other_media, answer = _conversation(values[filled[0]], filled[0], rejected_media or images)
+        other, _, answer = _conversation(values[filled[0]], filled[0], rejected_listed)
         require_same_prompt(prompt, other, filled[0])
-        rejected = [Response(messages=answer.messages, media=other_media if rejected_media else None)]
+        rejected = [Response(messages=answer.messages, media=own_media)]
     else:
-        own_media = tuple(rejected_media) or None
         rejected = [response_from(text, filled[0], media=own_media) for text in _texts(values[filled[0]])]
     return Preference(
         id="",
@@ -98,26 +116,27 @@ def parse(values: Mapping[str, Any]) -> Preference:
 
 
 def _conversation(
-    raw: list[Any], field: str, images: list[MediaRef]
+    raw: list[Any], field: str, listed: list[MediaRef]
 ) -> tuple[tuple[Message, ...], tuple[MediaRef, ...], Response]:
-    reader = TurnReader(images)
-    messages = reader.messages(_with_missing_tags(raw, len(images)), field)
+    reader = TurnReader(listed)
+    messages = reader.messages(_with_missing_tags(raw, listed), field)
     prompt, answer = split_answer(messages, field)
     return prompt, reader.media, answer
 
 
-def _with_missing_tags(raw: list[Any], image_count: int) -> list[Any]:
+def _with_missing_tags(raw: list[Any], listed: list[MediaRef]) -> list[Any]:
     """Put the tags that are missing before the first turn that is not the system's."""
     if not is_turns(raw):
         return raw  # the reader says what it is instead
     texts = [turn.get("content") if isinstance(turn, Mapping) else None for turn in raw]
     if not all(isinstance(text, str) for text in texts):
         return raw  # typed parts name their media themselves
-    missing = image_count - sum(text.count(IMAGE_TAG) for text in texts)
+    counts = {kind: sum(ref.kind == kind for ref in listed) for kind in TAG_OF}
+    missing = "".join(tag * (counts[kind] - sum(text.count(tag) for text in texts)) for kind, tag in TAG_OF.items())
     at = next((k for k, turn in enumerate(raw) if turn.get("role") != "system"), None)
-    if missing <= 0 or at is None:
+    if not missing or at is None:
         return raw
-    return [*raw[:at], {**raw[at], "content": IMAGE_TAG * missing + texts[at]}, *raw[at + 1 :]]
+    return [*raw[:at], {**raw[at], "content": missing + texts[at]}, *raw[at + 1 :]]
 
 
 def _require_no_boxes(values: Mapping[str, Any]) -> None:
@@ -129,14 +148,28 @@ def _require_no_boxes(values: Mapping[str, Any]) -> None:
         )
 
 
-def _rejected_media(values: Mapping[str, Any], images: list[MediaRef]) -> list[MediaRef]:
-    raw = values.get("rejected_images")
-    media = [] if raw in (None, [], "") else media_column(raw, "rejected_images")
-    if media and len(media) != len(images):
-        raise RowError(
-            f"rejected_images must be as many as images ({len(images)})", field="rejected_images", value=len(media)
-        )
-    return [] if media == images else media
+def _rejected_media(values: Mapping[str, Any], listed: list[MediaRef]) -> list[MediaRef]:
+    """Return the media that the rejected side saw, in the order of `listed`."""
+    seen: list[MediaRef] = []
+    for kind in TAG_OF:
+        own, column = [ref for ref in listed if ref.kind == kind], f"rejected_{kind}s"
+        raw = values.get(column)
+        rejected = own if raw in (None, [], "") else media_column(raw, column, kind)
+        if len(rejected) != len(own):
+            reason = f"{column} must be as many as {kind}s ({len(own)})"
+            raise RowError(reason, field=column, value=len(rejected))
+        seen += rejected
+    return seen
+
+
+def _in_order_of(media: tuple[MediaRef, ...], listed: list[MediaRef]) -> tuple[MediaRef, ...]:
+    """Put media that stand kind by kind in the order in which the prompt names them."""
+    waiting = {kind: iter([ref for ref in listed if ref.kind == kind]) for kind in TAG_OF}
+    ordered = tuple(next(waiting[ref.kind], None) for ref in media)
+    if None in ordered:
+        reason = "rejected media need the chosen ones in columns, not in the parts of a turn"
+        raise RowError(reason, field="rejected_images or rejected_videos", value=len(listed))
+    return ordered
 
 
 def _texts(raw: Any) -> list[Any]:

@@ -81,12 +81,13 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_decoding(feature: Any) -> Any:
-    """Return the feature that leaves an image (or a list of them) encoded, None for every other feature."""
+    """Return the feature that leaves images and videos (or a list of them) encoded, None for every other feature."""
     import datasets
 
-    if isinstance(feature, datasets.Image):
-        return datasets.Image(decode=False)
     inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-    if isinstance(inner, datasets.Image):
-        return datasets.Sequence(datasets.Image(decode=False))
+    for kind in (datasets.Image, datasets.Video):
+        if isinstance(feature, kind):
+            return kind(decode=False)
+        if isinstance(inner, kind):
+            return datasets.Sequence(kind(decode=False))
     return None

@@ -2,8 +2,9 @@
 
 Source: TRL 1.16, docs/source/dataset_formats.md, `prepare_multimodal_messages` and `extract_prompt`. Images of rows
 whose content is plain text stand before the first user turn. Departures: a plain-text prompt becomes a user turn, so
-that the chat template is applied to it; an implicit prompt of plain texts ends at a word, never inside one; an implicit
-prompt is found for rows with images too.
+that the chat template is applied to it; an implicit prompt of plain texts ends at a word, never inside one; an
+implicit prompt is found for rows with images too; `videos` and parts of type video are read, which TRL itself does
+not know yet. `score_chosen` and `score_rejected`, as UltraFeedback's binarized rows have them, are kept.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
+from mmalign.sources.candidates import pair_scores
 from mmalign.sources.turns import (
-    IMAGE_TAG,
     TurnReader,
-    images_first,
-    images_of,
     is_turns,
+    media_first,
+    media_of,
     or_nothing,
     response_from,
     transcript,
@@ -55,6 +56,12 @@ EXAMPLES = {
             {"role": "assistant", "content": "A fridge."},
         ],
     },
+    "a video": {
+        "prompt": [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "What happens first?"}]}],
+        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "He fills the kettle."}]}],
+        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "He lights the stove."}]}],
+        "videos": ["cooking.mp4"],
+    },
     "prompt and completion": {
         "images": ["kitchen.jpg"],
         "prompt": [{"role": "user", "content": "What is on the stove?"}],
@@ -77,36 +84,39 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read.
     """
-    images, margin = images_of(values), values.get("margin")
+    listed, margin = media_of(values), values.get("margin")
     if "chosen" in values:
         names = ("chosen", "rejected")
         prompt, answers = _with_prompt(*(values.get(name) for name in ("prompt", *names)))
     else:
         names = ("completion",)
         prompt, answers = values.get("prompt"), (values.get("completion"),)
-    messages, media = _prompt(prompt, images)
-    responses = tuple(_response(answer, name) for answer, name in zip(answers, names, strict=True))
+    messages, media = _prompt(prompt, listed)
+    scores = pair_scores(values) if len(names) == 2 else ({},)
+    responses = tuple(
+        _response(answer, name, **facts) for answer, name, facts in zip(answers, names, scores, strict=True)
+    )
     return Preference(id="", prompt=messages, media=media, responses=responses, margin=margin)
 
 
-def _response(raw: Any, field: str) -> Response:
+def _response(raw: Any, field: str, **facts: Any) -> Response:
     if not isinstance(raw, str) and not is_turns(raw):
         raise RowError("response must be a text or a list of turns", field=field, value=or_nothing(raw))
-    return response_from(raw, field, tag=None)
+    return response_from(raw, field, tagged=False, **facts)
 
 
-def _prompt(raw: Any, images: list[MediaRef]) -> tuple[tuple[Message, ...], tuple[MediaRef, ...]]:
+def _prompt(raw: Any, listed: list[MediaRef]) -> tuple[tuple[Message, ...], tuple[MediaRef, ...]]:
     plain = isinstance(raw, str)
-    reader = TurnReader(images, tag=IMAGE_TAG if plain and images else None)
+    reader = TurnReader(listed, tagged=plain and bool(listed))
     turns = [{"role": "user", "content": raw}] if plain else raw
     messages = reader.messages(turns, "prompt")
     if _names_no_place(turns) and not any(message.media_indices for message in messages):
-        messages = images_first(messages, len(images))
+        messages = media_first(messages, len(listed))
     return messages, reader.media
 
 
 def _names_no_place(turns: list[Any]) -> bool:
-    """Tell whether the first user turn is plain text: typed parts name the places of their images, also when none."""
+    """Tell whether the first user turn is plain text: typed parts name the places of their media, also when none."""
     contents = (turn.get("content") for turn in turns if turn.get("role") == "user")
     return isinstance(next(contents, None), str)
 

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmalign.errors import RowError
-from mmalign.formats.media import MediaRef
+from mmalign.formats.media import MediaKind, MediaRef
 from mmalign.formats.message import MediaPart, Message, Part, TextPart
 from mmalign.formats.preference import Response
 
-IMAGE_TAG = "<image>"
+TAG_OF: dict[MediaKind, str] = {"image": "<image>", "video": "<video>"}
+"""The text that stands for a medium where a row has tags."""
+
+_TAGS = re.compile(f"<({'|'.join(TAG_OF)})>")
 ROLE_OF = {
     "system": "system",
     "user": "user",
@@ -27,43 +30,58 @@ ROLE_OF = {
 }
 
 
-def images_of(values: Mapping[str, Any]) -> list[MediaRef]:
-    """Return the row's pictures from its column `images` or `image`: one medium, or a list of them.
+def media_of(values: Mapping[str, Any]) -> list[MediaRef]:
+    """Return the row's pictures from its column `images` or `image`, then its clips from `videos` or `video`.
 
     Raises:
-        RowError: an entry is no medium, or both columns are filled.
+        RowError: an entry is no medium, or both columns of a kind are filled.
     """
-    filled = [name for name in ("images", "image") if values.get(name) not in (None, "", [])]
+    return [ref for kind in TAG_OF for ref in _media_of_kind(values, kind)]
+
+
+def _media_of_kind(values: Mapping[str, Any], kind: MediaKind) -> list[MediaRef]:
+    many = f"{kind}s"
+    filled = [name for name in (many, kind) if values.get(name) not in (None, "", [])]
     if len(filled) > 1:
-        raise RowError("row has both image and images", field="image", value=values["image"], hint="keep one of them")
-    return media_column(values[filled[0]], filled[0]) if filled else []
+        raise RowError(f"row has both {kind} and {many}", field=kind, value=values[kind], hint="keep one of them")
+    if filled == ["video"]:  # a list under this name is one clip, its frames
+        return [MediaRef.parse(kind, values["video"], field="video")]
+    return media_column(values[filled[0]], filled[0], kind) if filled else []
 
 
-def media_column(raw: Any, field: str) -> list[MediaRef]:
-    """Return the pictures of a column that holds one medium or a list of them."""
+def media_column(raw: Any, field: str, kind: MediaKind = "image") -> list[MediaRef]:
+    """Return the media of a column that holds one medium or a list of them."""
     if not isinstance(raw, list | tuple):
-        return [MediaRef.parse("image", raw, field=field)]
-    return [MediaRef.parse("image", entry, field=f"{field}[{k}]") for k, entry in enumerate(raw)]
+        return [MediaRef.parse(kind, raw, field=field)]
+    return [MediaRef.parse(kind, entry, field=f"{field}[{k}]") for k, entry in enumerate(raw)]
 
 
 class TurnReader:
     """Reads the turns of one row and gives every placeholder its medium, in the order in which they are met.
 
     Args:
-        images: the row's pictures, in the order of their placeholders.
-        tag: text that stands for a picture, None when text is only text.
+        media: the row's media; those of one kind stand in the order of their placeholders.
+        tagged: whether `<image>` and `<video>` in a text stand for media; else text is only text.
         strip_newline: whether the line break that parts a tag from the text belongs to the tag.
     """
 
-    def __init__(self, images: Sequence[MediaRef], *, tag: str | None = IMAGE_TAG, strip_newline: bool = False) -> None:
-        self._waiting = list(images)
-        self._tag, self._strip_newline = tag, strip_newline
+    def __init__(self, media: Sequence[MediaRef], *, tagged: bool = True, strip_newline: bool = False) -> None:
+        self._waiting = list(media)
+        self._tagged, self._strip_newline = tagged, strip_newline
         self._media: list[MediaRef] = []
-        self._placeholders = 0
+        self._missing: list[MediaKind] = []
 
     @property
     def media(self) -> tuple[MediaRef, ...]:
-        """The row's media, once the prompt is read; one without placeholder stands last, and the record refuses it."""
+        """The row's media, once the prompt is read; one without placeholder stands last, and the record refuses it.
+
+        Raises:
+            RowError: a placeholder of one kind has no medium while one of another kind has no placeholder.
+        """
+        if self._missing and self._waiting:
+            reason = "placeholders and media do not match: they are of different kinds"
+            hint = f"its place is {TAG_OF[self._waiting[0].kind]}"
+            raise RowError(reason, field=f"{self._waiting[0].kind}s", value=TAG_OF[self._missing[0]], hint=hint)
         return (*self._media, *self._waiting)
 
     def messages(self, raw: Any, field: str) -> tuple[Message, ...]:
@@ -97,22 +115,23 @@ class TurnReader:
     def parts(self, raw: Any, field: str) -> tuple[Part, ...]:
         """Read what a turn says: a text (with tags), or a list of typed parts."""
         if isinstance(raw, str):
-            return self._tagged(raw)
+            return self._parts_of(raw)
         if not isinstance(raw, list | tuple):
             raise RowError("content must be a text or a list of parts", field=field, value=or_nothing(raw))
         return tuple(part for k, piece in enumerate(raw) for part in self._typed(piece, f"{field}[{k}]"))
 
-    def _tagged(self, text: str) -> tuple[Part, ...]:
-        if self._tag is None or self._tag not in text:
+    def _parts_of(self, text: str) -> tuple[Part, ...]:
+        pieces = _TAGS.split(text) if self._tagged else [text]
+        if len(pieces) == 1:
             return (TextPart(text=text),)
         parts: list[Part] = []
-        pieces = text.split(self._tag)
         for k, piece in enumerate(pieces):
-            if k:
-                parts.append(self._placeholder())
-                piece = piece.removeprefix("\n") if self._strip_newline else piece
-            if k < len(pieces) - 1 and self._strip_newline:
-                piece = piece.removesuffix("\n")
+            if k % 2:  # what the pattern caught: the name of a kind
+                parts.append(self._placeholder(piece))
+                continue
+            if self._strip_newline:
+                piece = piece.removeprefix("\n") if k else piece
+                piece = piece.removesuffix("\n") if k < len(pieces) - 1 else piece
             if piece:
                 parts.append(TextPart(text=piece))
         return tuple(parts)
@@ -120,24 +139,28 @@ class TurnReader:
     def _typed(self, raw: Any, field: str) -> tuple[Part, ...]:
         kind = raw.get("type") if isinstance(raw, Mapping) else None
         if kind == "text" and isinstance(raw.get("text"), str):
-            return self._tagged(raw["text"])
-        if kind in ("image", "image_url"):
-            inline = next((raw[key] for key in ("image", "image_url", "url", "path") if raw.get(key)), None)
-            return (self._placeholder(None if inline is None else MediaRef.parse("image", inline, field=field)),)
-        raise RowError("a part must be a text or an image", field=field, value=or_nothing(raw))
+            return self._parts_of(raw["text"])
+        kind = kind.removesuffix("_url") if isinstance(kind, str) else kind
+        if isinstance(kind, str) and kind in TAG_OF:
+            inline = next((raw[key] for key in (kind, f"{kind}_url", "url", "path") if raw.get(key)), None)
+            return (self._placeholder(kind, None if inline is None else MediaRef.parse(kind, inline, field=field)),)
+        raise RowError("a part must be a text, an image or a video", field=field, value=or_nothing(raw))
 
-    def _placeholder(self, inline: MediaRef | None = None) -> MediaPart:
-        """Number the next placeholder; when no medium is left for it, the record refuses the row."""
-        part = MediaPart(index=self._placeholders)
-        self._placeholders += 1
+    def _placeholder(self, kind: MediaKind, inline: MediaRef | None = None) -> MediaPart:
+        """Number the next placeholder; when no medium of its kind is left for it, the row is refused at the end."""
+        part = MediaPart(index=len(self._media) + len(self._missing))
+        waiting = next((ref for ref in self._waiting if ref.kind == kind), None)
         if inline is not None:
             self._media.append(inline)
-        elif self._waiting:
-            self._media.append(self._waiting.pop(0))
+        elif waiting is not None:
+            self._media.append(waiting)
+            self._waiting.remove(waiting)
+        else:
+            self._missing.append(kind)
         return part
 
 
-def response_from(raw: Any, field: str, *, tag: str | None = IMAGE_TAG, **facts: Any) -> Response:
+def response_from(raw: Any, field: str, *, tagged: bool = True, **facts: Any) -> Response:
     """Read a response: a text, one turn, or a list of turns.
 
     Raises:
@@ -145,10 +168,10 @@ def response_from(raw: Any, field: str, *, tag: str | None = IMAGE_TAG, **facts:
     """
     if isinstance(raw, str):
         raw = {"role": "assistant", "content": raw}
-    reader = TurnReader((), tag=tag)
+    reader = TurnReader((), tagged=tagged)
     messages = reader.messages(raw, field) if isinstance(raw, list | tuple) else (reader.message(raw, field),)
     if any(message.media_indices for message in messages):
-        raise RowError("a response must not hold media", field=field, value=tag, hint="media belong into the prompt")
+        raise RowError("a response must not hold media", field=field, value=raw, hint="media belong into the prompt")
     if messages[0].role != "assistant":
         raise RowError("a response must be the assistant's", field=field, value=messages[0].role)
     return Response(messages=messages, **facts)
@@ -166,14 +189,14 @@ def split_answer(messages: tuple[Message, ...], field: str) -> tuple[tuple[Messa
     if len(messages) < 2:
         raise RowError("conversation has no turn before the answer", field=field, value=answer.text)
     if answer.media_indices:
-        raise RowError("a response must not hold media", field=field, value=IMAGE_TAG)
+        raise RowError("a response must not hold media", field=field, value=answer.text)
     return messages[:-1], Response(messages=(answer,))
 
 
 def require_same_prompt(prompt: tuple[Message, ...], other: tuple[Message, ...], field: str) -> None:
     """Refuse a row whose two whole conversations differ before their last answers, in a speaker or in a word.
 
-    Where pictures stand in the second is not compared: the first says it for both.
+    Where media stand in the second is not compared: the first says it for both.
 
     Raises:
         RowError: they differ; the first turn that does is shown.
@@ -192,14 +215,37 @@ def with_system(values: Mapping[str, Any], messages: tuple[Message, ...]) -> tup
     return (Message.of("system", system), *messages) if isinstance(system, str) and system else messages
 
 
-def images_first(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
-    """Put `count` placeholders before the text of the first user turn: how formats without tags mean their images."""
+def media_first(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
+    """Put `count` placeholders before the text of the first user turn: how formats without tags mean their media."""
     at = next((k for k, message in enumerate(messages) if message.role == "user"), None)
     if not count or at is None:
         return messages
     first = messages[at]
     parts = (*(MediaPart(index=index) for index in range(count)), *first.parts)
     return (*messages[:at], Message(role="user", parts=parts), *messages[at + 1 :])
+
+
+def question(raw: Any, field: str, media_count: int) -> tuple[Message, ...]:
+    """Read a prompt that is one text: its tags are dropped and the media put before it, as LLaVA's loaders for DPO do.
+
+    Raises:
+        RowError: it is no text.
+    """
+    if not isinstance(raw, str):
+        raise RowError("column must be a text", field=field, value=or_nothing(raw))
+    words = "".join(_TAGS.split(raw)[::2]).strip()
+    return media_first((Message.of("user", words),), media_count)
+
+
+def answer(raw: Any, field: str, **facts: Any) -> Response:
+    """Read an answer that is one text, in which tags are only text.
+
+    Raises:
+        RowError: it is no text.
+    """
+    if not isinstance(raw, str):
+        raise RowError("column must be a text", field=field, value=or_nothing(raw))
+    return Response.of(raw, **facts)
 
 
 def is_turns(value: Any) -> bool:

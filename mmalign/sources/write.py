@@ -18,25 +18,45 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import MediaPart, Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.store import completed, json_line, mime_type, write_jsonl, write_parquet
-from mmalign.sources.turns import IMAGE_TAG
+from mmalign.sources.turns import TAG_OF
 
 _RESPONSE_FACTS = ("score", "scores", "critique", "spans", "model", "annotator")
+_ENDINGS = {
+    "image/jpeg": "jpeg",
+    "image/png": "png",
+    "image/gif": "gif",
+    "image/bmp": "bmp",
+    "image/webp": "webp",
+    "image/avif": "avif",
+    "video/mp4": "mp4",
+    "video/quicktime": "mov",
+    "video/x-msvideo": "avi",
+    "video/x-matroska": "mkv",
+}
+_A = {"image": "a picture", "video": "a video"}
 _SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 class Target(NamedTuple):
-    """One format to write: the file endings it may have and the facts beside the answers that it can say."""
+    """One format to write: the file endings it may have, and what of a record it can say beside the answers.
+
+    Args:
+        says: names of facts.
+        says_response_media: whether a rejected answer may have seen other media.
+        says_frames: whether a video may be a list of frame files.
+    """
 
     endings: tuple[str, ...]
     says: frozenset[str]
     says_response_media: bool
+    says_frames: bool
 
 
 TARGETS: dict[str, Target] = {
-    "mmalign": Target((".jsonl", ".parquet"), frozenset(), True),
-    "trl": Target((".jsonl", ".parquet"), frozenset({"margin"}), False),
-    "sharegpt": Target((".json", ".jsonl"), frozenset(), False),
-    "swift": Target((".jsonl", ".json"), frozenset({"margin"}), True),
+    "mmalign": Target((".jsonl", ".parquet"), frozenset(), says_response_media=True, says_frames=True),
+    "trl": Target((".jsonl", ".parquet"), frozenset({"margin"}), says_response_media=False, says_frames=False),
+    "sharegpt": Target((".json", ".jsonl"), frozenset(), says_response_media=False, says_frames=True),
+    "swift": Target((".jsonl", ".json"), frozenset({"margin"}), says_response_media=True, says_frames=False),
 }
 
 
@@ -79,37 +99,42 @@ def write(
 
 
 def to_trl(preference: Preference) -> dict[str, Any]:
-    """Return TRL's conversational row: prompt, chosen, rejected, images; prompt and completion for one answer."""
+    """Return TRL's conversational row: prompt, chosen, rejected, media; prompt and completion for one answer.
+
+    TRL 1.16 reads images alone; `videos` stand as `datasets` knows them.
+    """
     row = to_columns(preference)
     if len(preference.responses) == 1:
         row["completion"] = row.pop("chosen")
-    names = ("id", "prompt", "images", "chosen", "rejected", "completion", "margin")
+    names = ("id", "prompt", "images", "videos", "chosen", "rejected", "completion", "margin")
     return {name: row[name] for name in names if name in row}
 
 
-def to_sharegpt(preference: Preference, save: Callable[[MediaRef], str]) -> dict[str, Any]:
+def to_sharegpt(preference: Preference, save: Callable[[MediaRef], Any]) -> dict[str, Any]:
     """Return LLaMA-Factory's sharegpt row; one answer makes a demonstration."""
-    turns = [_turn(message, "from", "value", _SHAREGPT_ROLES) for message in preference.prompt]
-    answers = [_turn(_only_turn(preference, k), "from", "value", _SHAREGPT_ROLES) for k in _ends(preference)]
+    turns = [_turn(message, preference.media, "from", "value", _SHAREGPT_ROLES) for message in preference.prompt]
+    answers = [_turn(_only_turn(preference, k), (), "from", "value", _SHAREGPT_ROLES) for k in _ends(preference)]
     row: dict[str, Any] = {"id": preference.id, "conversations": turns}
     if len(answers) == 1:
         row["conversations"] = [*turns, *answers]
     else:
         row |= {"chosen": answers[0], "rejected": answers[1]}
-    return row | _images("images", preference, preference.media, save)
+    return row | _media_columns("", preference, preference.media, save)
 
 
-def to_swift(preference: Preference, save: Callable[[MediaRef], str]) -> dict[str, Any]:
+def to_swift(preference: Preference, save: Callable[[MediaRef], Any]) -> dict[str, Any]:
     """Return ms-swift's row; all answers worse than the best become `rejected_response`."""
-    turns = [_turn(message, "role", "content") for message in (*preference.prompt, _only_turn(preference, 0))]
-    row: dict[str, Any] = {"id": preference.id, "messages": turns} | _images(
-        "images", preference, preference.media, save
-    )
+    turns = [
+        _turn(message, preference.media, "role", "content")
+        for message in (*preference.prompt, _only_turn(preference, 0))
+    ]
+    row: dict[str, Any] = {"id": preference.id, "messages": turns}
+    row |= _media_columns("", preference, preference.media, save)
     worse = [k for k, level in enumerate(preference.levels()) if level > 0]
     texts = [_only_turn(preference, k).text for k in worse]
     if texts:
         row["rejected_response"] = texts[0] if len(texts) == 1 else texts
-        row |= _images("rejected_images", preference, preference.responses[worse[0]].media or (), save)
+        row |= _media_columns("rejected_", preference, preference.responses[worse[0]].media or (), save)
     if preference.margin is not None:
         row["margin"] = preference.margin
     return row
@@ -137,8 +162,8 @@ def _require_sayable(preference: Preference, to: str) -> None:
     """Refuse a row that would mean something else in the other format.
 
     Raises:
-        RowError: a tie would become a preference, a text holds the tag, an answer has several turns, or an answer saw
-            media of its own.
+        RowError: a tie would become a preference, a text holds a tag, an answer has several turns or saw media of its
+            own, or a video is a clip, some frames of a file, or a list of frames.
     """
     levels = preference.levels()
     if len(levels) > 1 and levels[-1] == 0:
@@ -147,13 +172,30 @@ def _require_sayable(preference: Preference, to: str) -> None:
     worse = [k for k, level in enumerate(levels) if level > 0]
     if own and not (TARGETS[to].says_response_media and own == worse and len(worse) == 1):
         raise RowError(f"{to} cannot say that this answer saw other media", field=f"responses[{own[0]}].media")
+    for ref in (*preference.media, *(ref for response in preference.responses for ref in response.media or ())):
+        _require_sayable_medium(ref, to)
     if to == "trl":
         return
     for k in range(len(preference.responses)):
         _only_turn(preference, k)
     for message in (*preference.prompt, *(turn for response in preference.responses for turn in response.messages)):
-        if IMAGE_TAG in message.text:
-            raise RowError(f"{to} takes {IMAGE_TAG} in a text for a picture", field=message.role, value=message.text)
+        for kind, tag in TAG_OF.items():
+            if tag in message.text:
+                reason = f"{to} takes {tag} in a text for {_A[kind]}"
+                raise RowError(reason, field=message.role, value=message.text)
+
+
+def _require_sayable_medium(ref: MediaRef, to: str) -> None:
+    """Refuse a video of which the other format would show more, or nothing: the answers speak of the part.
+
+    Raises:
+        RowError: it would.
+    """
+    if ref.kind == "video" and (ref.span_s is not None or ref.frame_indices is not None):
+        part = ref.span_s if ref.span_s is not None else ref.frame_indices
+        raise RowError(f"{to} cannot say that a part of the video is meant", field="videos", value=part)
+    if ref.frames is not None and not TARGETS[to].says_frames:
+        raise RowError(f"{to} cannot say that a video is a list of frames", field="videos", value=ref.frames)
 
 
 def _losses(preference: Preference, to: str) -> Iterator[str]:
@@ -169,7 +211,7 @@ def _losses(preference: Preference, to: str) -> Iterator[str]:
         if any(getattr(response, name) not in (None, (), {}) for response in preference.responses):
             yield f"{name} of answers"
     if any(ref.span_s or ref.frame_indices or ref.sha256 for ref in preference.media):
-        yield "clip bounds, frames or hashes of media"
+        yield "hashes of media, or parts of pictures"
     levels = preference.levels()
     if to == "swift":
         if levels.count(0) > 1:
@@ -194,29 +236,34 @@ def _only_turn(preference: Preference, k: int) -> Message:
 # ---- turns, pictures, files -----------------------------------------------------------------------------------------
 
 
-def _turn(message: Message, role_key: str, text_key: str, roles: dict[str, str] | None = None) -> dict[str, str]:
-    text = "".join(IMAGE_TAG if isinstance(part, MediaPart) else part.text for part in message.parts)
-    return {role_key: roles[message.role] if roles else message.role, text_key: text}
+def _turn(
+    message: Message, media: tuple[MediaRef, ...], role_key: str, text_key: str, roles: dict[str, str] | None = None
+) -> dict[str, str]:
+    said = [TAG_OF[media[part.index].kind] if isinstance(part, MediaPart) else part.text for part in message.parts]
+    return {role_key: roles[message.role] if roles else message.role, text_key: "".join(said)}
 
 
-def _images(
-    name: str, preference: Preference, media: tuple[MediaRef, ...], save: Callable[[MediaRef], str]
-) -> dict[str, list[str]]:
-    """Return the column of paths in the order of the placeholders, or nothing when there are none."""
-    order = [index for message in preference.prompt for index in message.media_indices]
-    return {name: [save(media[index]) for index in order]} if media else {}
+def _media_columns(
+    prefix: str, preference: Preference, media: tuple[MediaRef, ...], save: Callable[[MediaRef], Any]
+) -> dict[str, list[Any]]:
+    """Return a column of paths for each kind of media that there is, in the order of the placeholders."""
+    ordered = [media[index] for message in preference.prompt for index in message.media_indices] if media else []
+    columns = {f"{prefix}{kind}s": [save(ref) for ref in ordered if ref.kind == kind] for kind in TAG_OF}
+    return {name: paths for name, paths in columns.items() if paths}
 
 
 class _MediaFolder:
-    """Gives every medium a path: its own, or that of a file made from its bytes and named by their hash."""
+    """Gives every medium a path: its own, those of its frames, or that of a file made from its bytes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, ref: MediaRef) -> str:
+    def __call__(self, ref: MediaRef) -> str | list[str]:
+        if ref.frames is not None:
+            return list(ref.frames)
         if ref.content is None:
             return ref.uri
-        ending = mime_type(ref.content).partition("image/")[2] or "bin"
+        ending = _ENDINGS.get(mime_type(ref.content), "bin")
         path = self.folder / f"{hashlib.sha256(ref.content).hexdigest()[:20]}.{ending}"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mmalign.config.media import what_is_seen
 from mmalign.config.schema import DataConfig
 from mmalign.engine.fingerprint import of_processor, of_settings
 from mmalign.engine.tokenise import Tokeniser, TreeLengths
 from mmalign.errors import DataError, RowError
 from mmalign.formats.preference import Preference
 from mmalign.formats.store import to_line
-from mmalign.modalities.image import ImageLimits
 from mmalign.sources.detect import read
 from mmalign.sources.quarantine import Quarantine
 from mmalign.train.progress import Counting
@@ -38,7 +38,7 @@ ResponsesRead = Callable[[Sequence[int]], Sequence[int]]
 KeptRow = tuple[Preference, TreeLengths, Sequence[int]]
 """A row, its tokens, and the positions of the responses that the objective reads."""
 
-_FORMAT = 1
+_FORMAT = 2
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -63,24 +63,6 @@ class Preparation:
     reads: str
     directory: Path
     quarantine: Path
-
-
-def image_limits(config: DataConfig, source: str) -> ImageLimits:
-    """Return where pictures of `source` may come from and how large they may be."""
-    return ImageLimits(
-        root=data_root(config, source),
-        min_pixels=config.min_pixels,
-        max_pixels=config.max_pixels,
-        allow_http=config.allow_http,
-    )
-
-
-def data_root(config: DataConfig, source: str) -> Path:
-    """Return the directory that media paths are below: data.root, or where the rows are."""
-    if config.root is not None:
-        return Path(config.root)
-    place = Path(source)
-    return place if place.is_dir() else place.parent if place.exists() else Path(".")
 
 
 def prepare(split: str, source: str, how: Preparation, *, writes: bool = True) -> PreparedRows:
@@ -121,13 +103,12 @@ def fingerprint_of(source: str, how: Preparation) -> str:
     place = Path(source)
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    config = how.config.model_dump(include={"root", "format", "min_pixels", "max_pixels", "max_length", "allow_http"})
     return of_settings(
         {
             "format": _FORMAT,
             "source": source,
             "files": facts,
-            "config": config,
+            "config": what_is_seen(how.config),
             "processor": of_processor(how.tokeniser.processor),
             "family": how.tokeniser.family.name,
             "reads": how.reads,
@@ -185,7 +166,7 @@ def _kept_rows(
         try:
             positions = _positions_read(preference, how.responses_read)
             how.require(preference)
-            stored = with_media(preference, lambda ref: media.put(ref, limits))
+            stored = with_media(preference, lambda ref: media.put(ref, limits[ref.kind]))
             lengths = how.tokeniser.lengths(with_media(stored, media.fetch))
         except RowError as error:
             place = preference.provenance
@@ -218,7 +199,7 @@ def _write_rows(directory: Path, rows: Iterator[KeptRow]) -> str:
             digest.update(line)
             offsets.append(file.tell())
             read = [tokens.response_tokens[position] for position in positions]
-            lengths.extend((tokens.prompt_tokens, tokens.media_tokens, sum(read), len(read)))
+            lengths.extend((tokens.prompt_tokens, tokens.media_tokens, tokens.video_tokens, sum(read), len(read)))
             responses.extend(read)
     np.save(directory / "offsets.npy", np.array(offsets, dtype=np.int64))
     np.save(directory / "lengths.npy", np.array(lengths, dtype=np.int32).reshape(-1, len(COLUMNS)))

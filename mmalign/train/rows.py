@@ -2,7 +2,7 @@
 
     <directory>/rows.jsonl     kept rows in our own format
     <directory>/offsets.npy    where each row begins and the last one ends, in bytes; int64 [rows + 1]
-    <directory>/lengths.npy    int32 [rows, 4], columns as in `COLUMNS`
+    <directory>/lengths.npy    int32 [rows, 5], columns as in `COLUMNS`
     <directory>/responses.npy  tokens of every response that the objective reads, row by row, int32
     <directory>/prepared.json  fingerprint and counts; written last
 
@@ -27,9 +27,9 @@ from mmalign.formats.preference import Preference
 from mmalign.formats.store import parse_line
 from mmalign.modalities.fetch import MediaLimits, read_bytes
 
-COLUMNS = ("prompt_tokens", "media_tokens", "response_tokens", "responses")
-"""Columns of `lengths.npy`: tokens of the prompt, those of them that media fill, tokens of all responses that the
-objective reads, and the number of these responses."""
+COLUMNS = ("prompt_tokens", "media_tokens", "video_tokens", "response_tokens", "responses")
+"""Columns of `lengths.npy`: tokens of the prompt, those of them that media fill, those of these that videos fill,
+tokens of all responses that the objective reads, and the number of these responses."""
 
 _STORED = "stored:"
 _NOT_FILES = ("data:", "http://", "https://")
@@ -61,7 +61,7 @@ class PreparedRows(Sequence[Preference]):
         Args:
             engine: "tree" computes the prompt once, "flat" once for every response.
         """
-        prompt, _, responses, count = self.lengths.astype(np.int64).T
+        prompt, _, _, responses, count = self.lengths.astype(np.int64).T
         return prompt * (count if engine == "flat" else 1) + responses
 
     @property
@@ -119,10 +119,10 @@ class MediaStore:
         Raises:
             RowError: the bytes cannot or may not be read.
         """
-        if ref.content is None and ref.uri.startswith(_STORED):
+        if ref.uri is not None and ref.uri.startswith(_STORED):
             hint = "it would name a file of the run, or lead out of data.root; write ./stored:..."
             raise RowError(f"{ref.kind} path looks like a name of the store", field=ref.kind, value=ref.uri, hint=hint)
-        if ref.content is None and not ref.uri.startswith(_NOT_FILES):
+        if ref.frames is not None or (ref.content is None and not ref.uri.startswith(_NOT_FILES)):
             return ref
         content = read_bytes(ref, limits, field=ref.kind)
         name = hashlib.sha256(content).hexdigest()

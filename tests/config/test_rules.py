@@ -26,6 +26,19 @@ CASES = [
         "vision.cache_dir: features cannot be cached while the vision tower is trained; add vision to model.freeze",
     ),
     (["data.min_pixels=500000"], "r.yaml:11: data.max_pixels: 401408 is less than data.min_pixels 500000; raise it to"),
+    (
+        ["data.video.min_pixels=5000", "data.video.max_pixels=4000"],
+        "data.video.max_pixels: 4000 is less than data.video.min_pixels 5000; raise it to 5000 or more",
+    ),
+    (
+        ["data.video.min_pixels=5000", "data.video.max_total_pixels=4000"],
+        "data.video.max_total_pixels: 4000 is less than data.video.min_pixels 5000; raise it to 5000 or more",
+    ),
+    (
+        ["data.video.sampling=uniform", "data.video.fps=3.0"],
+        "data.video.fps: 3 is not read by data.video.sampling 'uniform'; remove it, or use sampling: fps",
+    ),
+    (["data.video.cache_max_gb=3"], "data.video.cache_max_gb: limits no cache; set data.video.cache_dir too"),
     (["train.max_steps=5", "train.num_train_epochs=1"], "train.max_steps: 5, and train.num_train_epochs 1, both set"),
     (
         ["train.warmup_steps=5", "train.warmup_ratio=0.1"],
@@ -65,5 +78,5 @@ def test_the_message_survives_braces_and_percent_signs(load_with):
 
 
 def test_every_rule_has_a_case():
-    assert len(RULES) == 11
+    assert len(RULES) == 12
     assert len(CASES) >= len(RULES)

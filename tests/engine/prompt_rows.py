@@ -6,15 +6,23 @@ own top-level forward, `log_softmax` of all its logits.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from pictures import encoded, noise
 from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer
 
 from mmalign.engine.families import family_of
+from mmalign.engine.tokenise import Tokeniser
 from mmalign.engine.tree import TreeBatch
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference, Response
+from mmalign.modalities.image import ImageLimits
+from mmalign.modalities.video import VideoLimits
 
 NATIVE_TYPES = ("mm_token_type_ids", "token_type_ids")
 
@@ -85,6 +93,46 @@ def rows_of(directory, config) -> list[Tree]:
         ([("user", "say a number, please", third)], ["1", "two", "3.5", "x", "forty-two"]),
     ]
     return [_row(processor, family, turns, answers) for turns, answers in plan]
+
+
+def video_rows_of(directory, config, root) -> list[Tree]:
+    """Return four rows for a saved model: two videos and K = 2; a video and an image in two turns and K = 3; text only
+    and K = 5; an image and K = 2. Videos differ in length from row to row, and in size within one."""
+    family = family_of(config)
+    limits = {"image": ImageLimits(root=root), "video": VideoLimits(root=root)}
+    tokenise = Tokeniser(AutoProcessor.from_pretrained(directory), family, limits)
+    wide, tall, longer = (clip(root, *shape) for shape in [(4, 60, 40), (4, 40, 70), (7, 56, 56)])
+    picture = MediaRef(kind="image", content=encoded(noise(50, 30, seed=3)))
+    two_turns = [Message.of("user", 0, "look"), Message.of("assistant", "yes"), Message.of("user", "and", 1, "now?")]
+    plan = [
+        ([Message.of("user", 0, "then", 1, "?")], [wide, tall], ["a cat", "two dogs on it"]),
+        (two_turns, [longer, picture], ["same", "not the same", "no"]),
+        ([Message.of("user", "say a number, please")], [], ["1", "two", "3.5", "x", "forty-two"]),
+        ([Message.of("user", "what is here?", 0)], [picture], ["a cat", "two dogs on it"]),
+    ]
+    rows = [
+        Preference(id="", prompt=tuple(turns), media=tuple(media), responses=tuple(map(Response.of, answers)))
+        for turns, media, answers in plan
+    ]
+    made = [tokenise(row) for row in rows]
+    types = family.token_types
+    return [
+        Tree(
+            prompt_ids=tree.prompt_ids,
+            media=tree.media,
+            native_types={types: tree.mm_token_type_ids} if types and tree.mm_token_type_ids is not None else {},
+            response_ids=tree.response_ids,
+        )
+        for tree in made
+    ]
+
+
+def clip(root, frames: int, width: int, height: int, seed: int = 0) -> MediaRef:
+    """Write a video as a list of lossless frames of noise below `root` and return its reference."""
+    names = [f"{frames}x{width}x{height}-{seed}-{number}.png" for number in range(frames)]
+    for number, name in enumerate(names):
+        (Path(root) / name).write_bytes(encoded(noise(width, height, seed=100 * seed + number)))
+    return MediaRef(kind="video", frames=tuple(names))
 
 
 def yardstick(base: torch.nn.Module, trees: Sequence[Tree], batch: TreeBatch) -> Tensor:

@@ -6,11 +6,13 @@ import pickle
 import pytest
 from token_rows import NO_IMAGE, ONE_IMAGE, png, row
 
+from mmalign.engine.families import families_with_videos
 from mmalign.engine.tokenise import Tokeniser
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Response
+from mmalign.miniature import models
 
 
 def with_template(made: Tokeniser, template: str) -> Tokeniser:
@@ -32,14 +34,14 @@ def with_template(made: Tokeniser, template: str) -> Tokeniser:
         ),
         (row(Message.of("user", "?"), Message.of("system", "!")), "prompt ends with a system turn"),
         (row(Message.of("user", 0), media=[MediaRef(kind="image", uri="no.png")]), r"images\[0\]: image is missing"),
-        (row(Message.of("user", 0), media=[MediaRef(kind="video", uri="a.mp4")]), "no modality reads this kind"),
+        (row(Message.of("user", 0), media=[MediaRef(kind="video", uri="a.mp4")]), r"videos\[0\]: video is missing"),
         (
             row(Message.of("user", 0), media=[png(9, 9)], responses=(Response.of("x", media=(png(8, 8),)),)),
             "responses with media of their own cannot share one prompt",
         ),
         (
             row(Message.of("user", "?"), responses=(Response(messages=(Message.of("assistant", 0),)),)),
-            r"responses\[0\]: images can stand in the prompt only",
+            r"responses\[0\]: media can stand in the prompt only",
         ),
     ],
 )
@@ -51,9 +53,22 @@ def test_rows_that_cannot_be_tokenised_are_refused(tokeniser, preference, messag
 
 def test_a_text_model_refuses_images_in_words(tokeniser):
     with pytest.raises(
-        RowError, match=r"model reads text only, but the row has images \(got 1\); use a vision-language"
+        RowError,
+        match=r"images\[0\]: model reads text only, but the row has images \(got '<\d+ bytes>'\); use a vision-",
     ):
         tokeniser("llama").lengths(ONE_IMAGE)
+
+
+@pytest.mark.parametrize("name", [name for name in models.FAMILIES if name not in families_with_videos()])
+def test_a_model_without_videos_refuses_them_with_the_way_out(tokeniser, name):
+    video = row(Message.of("user", "?", 0), media=[MediaRef(kind="video", uri="a.mp4")])
+    text_only = name in models.TEXT_FAMILIES
+    reason = "model reads text only, but the row has videos" if text_only else "model reads no videos"
+    way_out = "use a vision-language model" if text_only else r"family that does \(qwen2_vl, .*\), or give some frames"
+    for verb in (tokeniser(name), tokeniser(name).lengths):
+        with pytest.raises(RowError, match=rf"videos\[0\]: {reason} \(got 'a.mp4'\); .*{way_out}") as refusal:
+            verb(video)
+        assert refusal.value.reason == reason
 
 
 def test_a_template_that_raises_is_a_refusal(tokeniser):

@@ -18,7 +18,8 @@ def test_explain_is_ready_for_json(tokeniser):
     assert "".join(entry["text"] for entry in told["prompt"] if entry["role"] == "prompt").endswith(
         "<|im_start|>assistant\n"
     )
-    assert told["media"] == [{"field": "images[0]", "name": told["media"][0]["name"], "width": 56, "height": 28}]
+    facts = {"field": "images[0]", "kind": "image", "width": 56, "height": 28}
+    assert told["media"] == [{**facts, "name": told["media"][0]["name"]}]
     assert [token["weight"] for token in told["responses"][0]["tokens"]][:3] == [2.0, 2.0, 1.0]
     assert [response["level"] for response in told["responses"]] == [0, 1]
     assert told["lengths"]["media_tokens"] == 2 and told["lengths"]["max_length"] == 500

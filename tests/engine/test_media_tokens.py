@@ -4,7 +4,8 @@ import pytest
 import transformers
 from PIL import Image
 
-from mmalign.engine.media_tokens import _IMITATIONS, PixelBounds, count_prompt, has_pixel_bounds
+from mmalign.engine.arriving import Arriving, PixelBounds, has_pixel_bounds
+from mmalign.engine.media_tokens import _PICTURES, count_prompt
 from mmalign.engine.tokenise import load_processor
 
 SIZES = [(640, 480), (97, 1411), (1600, 40), (336, 336), (30, 30), (1, 1), (1023, 769), (449, 447)]
@@ -55,7 +56,7 @@ def counted(processor, prompt, sizes, bounds=None):
     how = {} if bounds is None else {"images_kwargs": {"size": bounds.size(processor.image_processor)}}
     blanks = [[Image.new("RGB", size) for size in sizes]]
     ids = processor(text=[prompt], images=blanks, add_special_tokens=False, **how)["input_ids"][0]
-    return count_prompt(processor, prompt, sizes, bounds), ids
+    return count_prompt(processor, prompt, Arriving(pictures=sizes, bounds=bounds)), ids
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def counted(processor, prompt, sizes, bounds=None):
 )
 def test_counts_are_the_processors_own(tiny_model, name):
     processor = published(name, tiny_model(name))
-    assert type(processor).__name__ in _IMITATIONS
+    assert type(processor).__name__ in _PICTURES
     for number, size in enumerate(SIZES):
         sizes = [size] if number % 3 else [size, SIZES[number - 1]]
         prompt = f"a\n{processor.image_token}\n\n" * len(sizes) + "what?"
@@ -80,7 +81,8 @@ def test_counts_by_hand(tiny_model):
         processor = published(name, tiny_model(name))
         expected = processor.image_seq_length if tokens is None else tokens
         bounds = PixelBounds() if has_pixel_bounds(processor.image_processor) else None
-        assert count_prompt(processor, processor.image_token, [(640, 480)], bounds).media_tokens == expected
+        arriving = Arriving(pictures=[(640, 480)], bounds=bounds)
+        assert count_prompt(processor, processor.image_token, arriving).media_tokens == expected
 
 
 def test_bounds_are_passed_on(tiny_model):
@@ -92,7 +94,7 @@ def test_bounds_are_passed_on(tiny_model):
 
 def test_an_unknown_processor_is_asked_with_blanks(tiny_model):
     processor = load_processor(tiny_model("mistral3"))
-    assert type(processor).__name__ not in _IMITATIONS
+    assert type(processor).__name__ not in _PICTURES
     count, ids = counted(processor, f"{processor.image_token} what?", [(97, 45)])
     assert count.prompt_tokens == len(ids)
 

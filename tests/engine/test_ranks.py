@@ -1,4 +1,4 @@
-"""Two ranks, one of them with text only, give the gradients of one process: replicated (DDP) and sharded (FSDP2)."""
+"""Two ranks, with other media or with none, give the gradients of one process: with DDP and with FSDP2."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from prompt_rows import rows_of
+from prompt_rows import rows_of, video_rows_of
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -16,13 +16,29 @@ from mmalign.engine import policy as policy_module
 from mmalign.engine.policy import Policy, load_policy
 from mmalign.engine.tree import TreeBatch, collate
 
-NAMES = ("qwen2_5_vl", "llava")
+CASES = [
+    ("qwen2_5_vl", "images | text"),
+    ("llava", "images | text"),
+    ("qwen2_5_vl", "videos | text"),
+    ("qwen2_5_vl", "video, image | image"),
+    ("llava_onevision", "video, image | text, image"),
+    ("internvl", "videos | text"),
+]
 
 
-def shards_of(directory: Path, policy: Policy) -> list[TreeBatch]:
-    """Return a batch with three images, and one with none."""
-    trees = rows_of(directory, policy.base.config)
-    return [collate(rows, policy.family, pad_id=2) for rows in (trees[:2], trees[2:])]
+def shards_of(directory: Path, policy: Policy, which: str, root: Path) -> list[TreeBatch]:
+    """Return what each rank reads."""
+    if which == "images | text":
+        trees = rows_of(directory, policy.base.config)
+        shards = [trees[:2], trees[2:]]
+    else:
+        videos, both, text, image = video_rows_of(directory, policy.base.config, root)
+        shards = {
+            "videos | text": [[videos], [text]],
+            "video, image | image": [[both], [image]],
+            "video, image | text, image": [[videos, both], [text, image]],
+        }[which]
+    return [collate(rows, policy.family, pad_id=2) for rows in shards]
 
 
 def replicated(policy: Policy) -> torch.nn.Module:
@@ -40,22 +56,24 @@ def full(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
 
 
-def one_process(directory: Path) -> dict[str, torch.Tensor]:
+def one_process(directory: Path, which: str, root: Path) -> dict[str, torch.Tensor]:
     policy = load_policy(directory)
-    for batch in shards_of(directory, policy):
+    for batch in shards_of(directory, policy, which, root):
         (policy(batch).sum() / 2).backward()
     return {name: p.grad for name, p in policy.named_parameters() if p.requires_grad}
 
 
-def rank_of_two(rank: int, port: int, directories: list[Path]) -> None:
+def rank_of_two(rank: int, port: int, cases: list[tuple[Path, str]], root: Path) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    root = root / str(rank)
+    root.mkdir()
     torch.set_num_threads(1)
-    expected = [one_process(directory) for directory in directories]
+    expected = [one_process(*case, root) for case in cases]
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    for directory, gradients in zip(directories, expected, strict=True):
+    for (directory, which), gradients in zip(cases, expected, strict=True):
         for wrap in (replicated, sharded):
             policy = load_policy(directory, gradient_checkpointing=True)
-            batch = shards_of(directory, policy)[rank]
+            batch = shards_of(directory, policy, which, root)[rank]
             wrapped = wrap(policy)
             for _ in range(2):  # DDP finds out on the second step that a gradient never came
                 wrapped.zero_grad()
@@ -68,11 +86,11 @@ def rank_of_two(rank: int, port: int, directories: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_without_images_keeps_step_with_one_that_has_them(tiny_model):
+def test_a_rank_keeps_step_with_one_that_has_other_media(tiny_model, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(rank_of_two, args=(port, [tiny_model(name) for name in NAMES]), nprocs=2)
+    mp.spawn(rank_of_two, args=(port, [(tiny_model(name), which) for name, which in CASES], tmp_path), nprocs=2)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +110,6 @@ def test_the_blank_image_runs_before_the_language_model(tiny_model, monkeypatch)
     policy, order = load_policy(tiny_model("llava")), []
     policy.inner.vision_tower.register_forward_pre_hook(lambda *_: order.append("vision"))
     policy.inner.language_model.register_forward_pre_hook(lambda *_: order.append("language"))
-    for batch in shards_of(tiny_model("llava"), policy):
+    for batch in shards_of(tiny_model("llava"), policy, "images | text", Path()):
         policy(batch)
     assert order == ["vision", "language"] * 2

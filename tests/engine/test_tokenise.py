@@ -18,7 +18,6 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
 from mmalign.miniature import models
-from mmalign.modalities.image import ImageLimits
 
 WITH_TEMPLATE = tuple(name for name in models.VISION_FAMILIES if name != "paligemma")
 
@@ -101,9 +100,9 @@ def test_lengths_decode_no_pixels(tokeniser, name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "llava_onevision", "internvl", "mistral3"])
 def test_pixel_bounds_hold_and_lengths_follow_them(tokeniser, name):
-    free, bounded = tokeniser(name), tokeniser(name, max_pixels=40_000)
+    free, bounded = tokeniser(name), tokeniser(name, image=(("max_pixels", 40_000),))
     large = row(Message.of("user", 0, "?"), media=[png(500, 300)])
-    for made in (free, bounded, tokeniser(name, limits=ImageLimits(max_pixels=40_000))):
+    for made in (free, bounded):
         assert made.lengths(large).prompt_tokens == len(made(large).prompt_ids)
     assert bounded.lengths(large).media_tokens <= free.lengths(large).media_tokens
     if name == "qwen2_vl":
@@ -114,7 +113,7 @@ def test_pixel_bounds_hold_and_lengths_follow_them(tokeniser, name):
 
 def test_small_pictures_are_scaled_up_to_min_pixels(tokeniser):
     small = row(Message.of("user", 0, "?"), media=[png(28, 28)])
-    made = tokeniser("qwen2_vl", limits=ImageLimits(min_pixels=4 * 28 * 28))
+    made = tokeniser("qwen2_vl", image=(("min_pixels", 4 * 28 * 28),))
     assert made.lengths(small).media_tokens == 4
     assert made(small).media["image_grid_thw"].tolist() == [[1, 4, 4]]
 
@@ -167,7 +166,10 @@ def test_media_keys_tell_pictures_and_settings_apart(tokeniser):
     assert made(other_words).media_key == key
     assert made(NO_IMAGE).media_key is None
     keys = {key, made(other_picture).media_key, made(TWO_IMAGES).media_key}
-    keys |= {tokeniser("qwen2_vl", max_pixels=2000)(ONE_IMAGE).media_key, tokeniser("llava")(ONE_IMAGE).media_key}
+    keys |= {
+        tokeniser("qwen2_vl", image=(("max_pixels", 2000),))(ONE_IMAGE).media_key,
+        tokeniser("llava")(ONE_IMAGE).media_key,
+    }
     assert len(keys) == 5
 
 
@@ -213,7 +215,7 @@ def test_workers_make_the_same_trees(tokeniser):
 
 def test_no_file_stays_open(tokeniser, tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(noise(64, 64), "JPEG"))
-    made = tokeniser("llava", limits=ImageLimits(root=tmp_path))
+    made = tokeniser("llava", root=tmp_path)
     preference = row(Message.of("user", 0, "?"), media=[MediaRef(kind="image", uri="a.jpg")])
     made(preference)
     before = len(os.listdir("/proc/self/fd"))
@@ -222,11 +224,10 @@ def test_no_file_stays_open(tokeniser, tmp_path):
 
 
 def test_real_photographs_through_every_family(tokeniser, shared_data):
-    limits = ImageLimits(root=shared_data / "image")
     photographs = [MediaRef(kind="image", uri=name) for name in ("waterview.jpg", "mllm_demo_1.jpg")]
     preference = row(Message.of("user", 0, "Where is", 1, "?"), media=photographs)
     for name in WITH_TEMPLATE:
-        made = tokeniser(name, limits=limits, max_pixels=50_000)
+        made = tokeniser(name, root=shared_data / "image", image=(("max_pixels", 50_000),))
         assert made.lengths(preference).prompt_tokens == len(made(preference).prompt_ids), name
 
 

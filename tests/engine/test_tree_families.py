@@ -6,10 +6,10 @@ forward (`prompt_rows.yardstick`), which shares no code with the engine.
 
 import pytest
 import torch
-from prompt_rows import rows_of, yardstick
+from prompt_rows import Tree, rows_of, video_rows_of, yardstick
 from torch import Tensor, nn
 
-from mmalign.engine.families import FAMILIES
+from mmalign.engine.families import FAMILIES, families_with_videos
 from mmalign.engine.load import load_model
 from mmalign.engine.parts import add_lora, checkpoint_activations
 from mmalign.engine.policy import Policy
@@ -62,15 +62,22 @@ def assert_engine_is_exact(
 @pytest.mark.parametrize("adapters", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize(("name", "kernel"), cases())
 def test_tree_equals_flat_equals_one_response_at_a_time(tiny_model, name, kernel, adapters):
-    directory = tiny_model(name)
-    model = load_model(directory, attn_implementation=kernel)
-    base = model
-    trees = rows_of(directory, base.config)
-    if adapters:
-        model = with_random_lora(base)
-    batch = collate(trees, Policy(model).family, pad_id=2)
-    assert batch.response_mask.any(-1).sum(1).tolist() == [2, 3, 5]
+    model = load_model(tiny_model(name), attn_implementation=kernel)
+    assert_all_ways_are_one(model, rows_of(tiny_model(name), model.config), [2, 3, 5], adapters)
 
+
+@pytest.mark.parametrize(("kernel", "adapters"), [("sdpa", False), ("sdpa", True), ("eager", False)])
+@pytest.mark.parametrize("name", families_with_videos())
+def test_videos_images_and_text_in_one_batch_make_the_same_tree(tiny_model, tmp_path, name, kernel, adapters):
+    model = load_model(tiny_model(name), attn_implementation=kernel)
+    assert_all_ways_are_one(model, video_rows_of(tiny_model(name), model.config, tmp_path), [2, 3, 5, 2], adapters)
+
+
+def assert_all_ways_are_one(base: nn.Module, trees: list[Tree], responses: list[int], adapters: bool) -> None:
+    """Compare tree, flat, and tree with checkpointing against the yardstick; `responses` are those of every row."""
+    model = with_random_lora(base) if adapters else base
+    batch = collate(trees, Policy(model).family, pad_id=2)
+    assert batch.response_mask.any(-1).sum(1).tolist() == responses
     expected = yardstick(base, trees, batch)
     expected_gradients = gradients(model, expected)
     assert_engine_is_exact(model, "tree", batch, expected, expected_gradients)

@@ -7,9 +7,10 @@ import logging
 
 import pytest
 import torch
-from prompt_rows import rows_of
+from prompt_rows import rows_of, video_rows_of
 from torch import Tensor, nn
 
+from mmalign.engine.families import families_with_videos
 from mmalign.engine.load import load_model
 from mmalign.engine.parts import add_lora, freeze_parts
 from mmalign.engine.policy import Policy
@@ -89,6 +90,32 @@ def test_policy_and_frozen_copy_run_the_tower_once_with_identical_bits(tiny_mode
     assert memo.reason is None
     assert bit_identical(step(policy, reference, batch, memo), expected)
     assert runs.count == 3 and memo.tower_runs == 1
+
+
+@pytest.mark.parametrize("engine", ["tree", "flat"])
+@pytest.mark.parametrize("name", families_with_videos())
+def test_videos_are_encoded_once_a_batch_and_once_a_data_set(tiny_model, tmp_path, name, engine):
+    """Two videos; a video and a picture; text; a picture: where the kinds go apart, a row with both is asked twice."""
+    directory = tiny_model(name)
+    policy, _ = setup(directory, freeze=("vision",), engine=engine)
+    batch = collate(keyed(video_rows_of(directory, policy.base.config, tmp_path)), policy.family, pad_id=2)
+    reference = FrozenCopy.of_start(policy)
+    move(policy)
+    calls = 2 if policy.family.videos == "apart" else 1
+    runs = Counter(policy)
+    expected = step(policy, reference, batch, None)
+    assert runs.count == 2 * calls
+    uses = [policy.base, *reference.models]
+    assert bit_identical(step(policy, reference, batch, VisionMemo(uses, policy.family)), expected)
+    assert runs.count == 3 * calls
+
+    cached = step(policy, reference, batch, VisionMemo(uses, policy.family, cache_dir=tmp_path / "cache"))
+    assert runs.count == 3 * calls + (3 if calls == 1 else 4)
+    again = step(policy, reference, batch, VisionMemo(uses, policy.family, cache_dir=tmp_path / "cache"))
+    assert runs.count == 3 * calls + (3 if calls == 1 else 4)
+    assert bit_identical(again, cached)
+    for given, wanted in zip(cached, expected, strict=True):
+        torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "llava", "gemma3"])

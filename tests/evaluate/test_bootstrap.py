@@ -58,3 +58,39 @@ def test_impossible_values_are_refused():
         bootstrap.mean([0.0, float("nan")])
     with pytest.raises(DataError, match="got 2 and 3; use unpaired"):
         bootstrap.paired([0, 1], [0, 1, 1])
+
+
+def test_a_ratio_is_the_share_among_the_examples_that_count():
+    # Of 200 examples that count, 100: standard error sqrt(0.25 / 200) = 0.0354, so 95% is 0.5 +- 0.069.
+    values, among = [0.0, 1.0, 0.0, 0.0] * 100, [1.0, 1.0, 0.0, 0.0] * 100
+    interval = bootstrap.ratio(values, among)
+    assert interval.mean == 0.5
+    assert interval.low == pytest.approx(0.431, abs=0.005)
+    assert interval.high == pytest.approx(0.569, abs=0.005)
+
+
+def test_a_ratio_over_all_examples_is_their_mean():
+    values = np.random.default_rng(3).random(53)
+    over_all, mean = bootstrap.ratio(values, np.ones(53)), bootstrap.mean(values)
+    assert [over_all.mean, over_all.low, over_all.high] == pytest.approx([mean.mean, mean.low, mean.high], abs=1e-12)
+
+
+def test_paired_ratios_share_their_resamples():
+    # The second ratio is the first one plus 0.25 in every resample, because both see the same examples.
+    values, among = np.array([0.0, 0.5] * 30), np.ones(60)
+    interval = bootstrap.paired_ratio((values, among), (values + 0.25, among))
+    assert interval.low == pytest.approx(0.25) == interval.high
+
+
+def test_resamples_without_anything_to_divide_by_are_left_out():
+    # One of three examples counts; a resample misses it with probability (2/3)^3.
+    assert bootstrap.ratio([1.0, 0, 0], [1.0, 0, 0]) == bootstrap.Interval(mean=1.0, low=1.0, high=1.0)
+
+
+def test_impossible_ratios_are_refused():
+    with pytest.raises(DataError, match="nothing to divide by"):
+        bootstrap.ratio([0.0, 0.0], [0.0, 0.0])
+    with pytest.raises(DataError, match="same examples above and below, got 2 and 3"):
+        bootstrap.ratio([0.0, 0.0], [1.0, 1.0, 1.0])
+    with pytest.raises(DataError, match="got 1 and 2; use unpaired"):
+        bootstrap.paired_ratio(([1.0], [1.0]), ([1.0, 1.0], [1.0, 1.0]))

@@ -58,7 +58,7 @@ EVERYTHING = Preference(
             media=(
                 MediaRef(kind="image", content=png((0, 0, 9)), sha256="cd" * 32),
                 MediaRef(kind="image", uri="blurred.jpg"),
-                MediaRef(kind="video", uri="other.mp4", span_s=(1.0, 2.0)),
+                MediaRef(kind="video", frames=("other/2.jpg", "other/10.jpg"), span_s=(1.0, 2.0)),
             ),
         ),
     ),
@@ -79,8 +79,14 @@ _maps = st.dictionaries(_names, _texts, max_size=2)
 @st.composite
 def media_refs(draw, kind: str | None = None) -> MediaRef:
     kind = kind or draw(st.sampled_from(["image", "video"]))
-    as_bytes = kind == "image" and draw(st.booleans())
-    where = {"content": draw(st.binary(min_size=1, max_size=9))} if as_bytes else {"uri": "m/" + draw(_names)}
+    form = draw(st.sampled_from(["uri", "content", "frames"] if kind == "video" else ["uri", "content"]))
+    paths = _names.map(lambda name: f"m/{name}")
+    forms = {
+        "uri": paths,
+        "content": st.binary(min_size=1, max_size=9),
+        "frames": st.lists(paths, min_size=1).map(tuple),
+    }
+    where = {form: draw(forms[form])}
     span_s = draw(st.none() | st.tuples(st.floats(0, 5), st.floats(6, 9)))
     frames = draw(st.none() | st.lists(st.integers(0, 99), max_size=3).map(tuple))
     return MediaRef(kind=kind, sha256=draw(st.none() | _names), span_s=span_s, frame_indices=frames, **where)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmalign.errors import DataError, RowError
-from mmalign.formats import store
+from mmalign.formats import parquet, store
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
@@ -116,6 +116,41 @@ def test_a_column_that_speaks_late_widens_the_parquet_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
 
 
+FRAMES = MediaRef(kind="video", frames=("clip/1.jpg", "clip/2.jpg"))
+
+
+def test_a_list_of_frames_stands_among_the_facts_and_leaves_its_place_in_the_column_empty():
+    columns = store.to_columns(pair(0, FRAMES, MediaRef(kind="video", uri="a.mp4")))
+    assert columns["videos"] == [{"bytes": None, "path": None}, {"bytes": None, "path": "a.mp4"}]
+    assert columns["media_facts"] == [{"frames": ["clip/1.jpg", "clip/2.jpg"]}, {}]
+    assert json.loads(store.to_line(pair(0, FRAMES)))["videos"] == [None]
+
+
+def test_a_clip_without_a_place_is_refused_unless_its_frames_are_listed():
+    row = store.to_columns(pair(0, FRAMES))
+    assert store.from_columns(row).media == (FRAMES,)
+    with pytest.raises(RowError, match=r"videos\[0\]: video is neither a path"):
+        store.from_columns(row | {"media_facts": None})
+    with pytest.raises(RowError, match="media needs exactly one of a uri, its bytes and its frames"):
+        store.from_columns(row | {"videos": ["a.mp4"]})
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\x00\x00\x00\x18ftypmp42", "video/mp4"),
+        (b"\x00\x00\x00\x14ftypqt  ", "video/quicktime"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "video/x-msvideo"),
+        (b"\x1aE\xdf\xa3\x93B\x82\x88matroska", "video/x-matroska"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "image/webp"),
+        (b"GIF89a", "image/gif"),
+        (b"something else", "application/octet-stream"),
+    ],
+)
+def test_bytes_are_named_by_how_they_begin(start, kind):
+    assert store.mime_type(start) == kind
+
+
 def test_bytes_stand_in_jsonl_as_a_data_uri_that_names_the_kind_of_picture():
     assert json.loads(store.to_line(pair(0, PICTURE)))["images"][0].startswith("data:image/png;base64,iVBOR")
 
@@ -133,6 +168,19 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, ending):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8_000_000
+
+
+@pytest.mark.parametrize("where", ["image", "video", "video of an answer"])
+def test_a_row_group_ends_when_its_media_are_large(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(parquet, "_LARGEST_GROUP_BYTES", 1000)
+    media = [MediaRef(kind=where.split()[0], content=bytes([k + 1]) * 600) for k in range(6)]
+    rows = [pair(k, ref) for k, ref in enumerate(media)]
+    if where == "video of an answer":
+        clip = MediaRef(kind="video", uri="a.mp4")
+        answers = [(Response.of("a"), Response.of("b", media=(ref,))) for ref in media]
+        rows = [pair(k, clip, responses=both) for k, both in enumerate(answers)]
+    assert round_trip(tmp_path, ".parquet", rows) == rows
+    assert pq.ParquetFile(tmp_path / "rows.parquet").num_row_groups == 3
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
@@ -229,6 +277,8 @@ def one_fact(name, value):
         ({"media_facts": [{"span_s": [1]}]}, "clip bounds must satisfy 0 <= start < end"),
         ({"media_facts": [{"span_s": [0, "x"]}]}, "span_s: number is not finite .got 'x'."),
         ({"media_facts": [{"frame_indices": ["a"]}]}, "frame_indices: must be a whole number from 0 .got 'a'."),
+        ({"media_facts": [{"frames": ["a.jpg"]}]}, "media needs exactly one of a uri, its bytes and its frames"),
+        ({"videos": "a.mp4"}, "videos: column must be a list of media .got 'a.mp4'."),
         ({"images": ["half \ud83d.jpg"]}, "uri: text is not valid Unicode"),
         ({"margin": 10**400}, "margin: number is too large .got 'about 2..1328'."),
         ({"weight": 2**60}, "weight: number is too large .got '1152921504606846976'.; at most 2..53 is held exactly"),
@@ -252,6 +302,10 @@ def one_fact(name, value):
             "chosen and rejected must be the first",
         ),
         ({"responses": ["x"]}, "a response must be"),
+        (one_fact("media", [{"kind": "video", "path": "a.mp4"}]), r"responses.0..media: response has media of its own"),
+        (one_fact("media", [{"kind": "image", "frames": ["a.jpg"]}]), "image cannot be a list of frames"),
+        (one_fact("media", [{"kind": "video", "frames": "a.jpg"}]), "frames must be a list of paths .got 'a.jpg'."),
+        (one_fact("media", [{"kind": "video", "frames": []}]), "list of frames is empty"),
     ],
 )
 def test_a_column_that_is_wrong_is_named(change, message):

@@ -86,6 +86,27 @@ def test_rows_of_text_load_without_a_column_of_images(tmp_path, load):
         assert load(tmp_path / name).column_names == ["id", "prompt", "chosen", "rejected"]
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_datasets_loads_our_videos_as_bytes_and_paths(tmp_path, load, ending):
+    clip = b"\x00\x00\x00\x18ftypmp42 and so on"
+    refs = (
+        MediaRef(kind="video", uri="clip.mp4"),
+        MediaRef(kind="video", content=clip),
+        MediaRef(kind="video", frames=("clip/1.jpg", "clip/2.jpg")),
+    )
+    path = tmp_path / f"rows{ending}"
+    (store.write_jsonl if ending == ".jsonl" else store.write_parquet)(path, [pair(0, *refs), pair(1)])
+    told, text = load(path)
+    if ending == ".parquet":
+        assert told["videos"] == [
+            {"bytes": None, "path": "clip.mp4"}, {"bytes": clip, "path": None}, {"bytes": None, "path": None}
+        ]  # fmt: skip
+    else:
+        assert told["videos"] == ["clip.mp4", refs[1].data_uri("video/mp4"), None]
+    assert told["media_facts"][2]["frames"] == ["clip/1.jpg", "clip/2.jpg"]
+    assert text["videos"] is None
+
+
 def test_relative_paths_load_from_the_data_root(tmp_path, load, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkdir("pictures")

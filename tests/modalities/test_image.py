@@ -14,7 +14,6 @@ from mmalign.errors import ConfigError, RowError
 from mmalign.formats.media import MediaRef
 from mmalign.modalities import image
 from mmalign.modalities.image import ImageLimits
-from mmalign.modalities.table import MODALITIES
 
 ANYTHING = ImageLimits()
 
@@ -250,11 +249,6 @@ def test_render_is_a_small_picture_for_people():
     head, payload = uri.split(",")
     assert head == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(payload))).size == (94, 63)
-
-
-def test_the_table_has_five_verbs():
-    assert MODALITIES["image"]._fields == ("check", "load", "messages", "render", "perturb")
-    assert MODALITIES["image"].load is image.load
 
 
 @pytest.mark.parametrize("how", ["crop", "blur", "noise", "blank"])

@@ -1,5 +1,6 @@
 """`mmalign data show` and `mmalign data convert`, as a person at a terminal uses them."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -13,11 +14,14 @@ from mmalign import cli
 from mmalign.errors import DataError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Response, Span
-from mmalign.formats.store import read_jsonl, write_jsonl, write_parquet
+from mmalign.formats.store import read_jsonl, read_parquet, write_jsonl, write_parquet
+from mmalign.modalities.sampling import Sampling
 from mmalign.recipes.data_convert import convert, report
 from mmalign.recipes.data_show import show
-from mmalign.sources.detect import SOURCES
+from mmalign.recipes.media_panels import MOST_MEDIA
+from mmalign.sources.detect import SOURCES, read
 from mmalign.sources.quarantine import recorded
+from mmalign.sources.write import TARGETS
 
 SHAREGPT = next(source for source in SOURCES if source.name == "sharegpt").examples["preference"]
 
@@ -145,7 +149,103 @@ def test_show_takes_real_files(shared_data, tmp_path, tiny_model):
     rows = shared_data / "preferences" / "llamafactory_mllm_demo.json"
     text = shown(rows, row=4, root=tmp_path, model=tiny_model("qwen2_5_vl"), max_pixels=10_000)
     assert "\u4ed6\u4eec\u5728\u505a\u4ec0\u4e48" in text and "image 2" in text and "image_grid_thw" in text
-    assert "column video is not supported" in shown(shared_data / "preferences" / "vistadpo_object_60.jsonl")
+    assert "video is missing" in shown(shared_data / "preferences" / "vistadpo_object_60.jsonl")
+
+
+# ---- show, videos and media that stand alone -------------------------------------------------------
+
+
+def frames(folder, count, size=(32, 16)):
+    """Pictures of a folder that is a clip of one frame a second."""
+    folder.mkdir()
+    for k in range(count):
+        (folder / f"{k:04d}.png").write_bytes(png((0, 20 * k, 0), size))
+
+
+def test_show_says_which_frames_of_a_video_are_taken(tmp_path):
+    frames(tmp_path / "clip", 8)
+    write_jsonl(tmp_path / "rows.jsonl", [pair(0, MediaRef(kind="video", uri="clip"))])
+    text = shown(tmp_path / "rows.jsonl", sampling=Sampling(policy="uniform", frames=2))
+    assert "[video 1: clip] What is number 0?" in text
+    assert "frames 2, 32 x 16, source fps 1, source frames 8, duration 8 s" in text
+    assert "taken are 2 (2.00 s), 6 (6.00 s)" in text  # middles of two halves of 8 s
+
+
+def test_show_names_the_media_that_the_rejected_side_saw(tmp_path):
+    frames(tmp_path / "clip", 2)
+    other = MediaRef(kind="video", frames=("clip/0001.png", "gone.png"))
+    answers = (Response.of("a"), Response.of("b", media=(other,)))
+    write_jsonl(tmp_path / "rows.jsonl", [pair(0, MediaRef(kind="video", uri="clip"), responses=answers)])
+    console = Console(file=io.StringIO(), width=150)
+    assert show(tmp_path / "rows.jsonl", console=console) is False
+    text = console.file.getvalue()
+    assert "video 1 of answer 2" in text and "<2 frames, the first clip/0001.png>" in text
+    assert "is missing" in text and "1 cannot be read: a row with such a medium goes to quarantine for it" in text
+
+
+def test_show_explains_a_lone_picture_and_a_folder_of_media(folder):
+    frames(folder / "set", 3, size=(9, 7))
+    (folder / "set" / "broken.mp4").write_bytes(b"not a video")
+    text = shown(folder / "kitchen.jpg")
+    assert "kitchen.jpg: one image, no row" in text and "112 x 56" in text
+    console = Console(file=io.StringIO(), width=150)
+    assert show(folder / "set", console=console) is False
+    text = console.file.getvalue()
+    assert "set: 4 media, no rows" in text and text.count("9 x 7") == 3
+    assert "broken.mp4" in text and "1 cannot be read" in text
+
+
+def test_show_of_a_folder_of_very_many_media_shows_the_first(tmp_path):
+    for k in range(MOST_MEDIA + 5):
+        (tmp_path / f"{k:03d}.png").write_bytes(b"x")
+    text = shown(tmp_path)
+    assert "105 media" in text and "these are the first 100" in text and "099.png" in text and "100.png" not in text
+
+
+def test_show_refuses_options_of_rows_for_media(folder):
+    with pytest.raises(DataError, match="kitchen.jpg holds media and no rows; --row, --format asks for rows: leave it"):
+        shown(folder / "kitchen.jpg", row=3, format="trl")
+
+
+def test_show_of_a_file_keyed_by_ids_shows_a_few_of_them(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({str(k): {"answer": "a"} for k in range(500)}))
+    text = shown(tmp_path / "x.json")
+    assert "these are 500 entries under one object, no row" in text and "... and 480 more" in text
+    (tmp_path / "y.json").write_text('{"objects": []}')
+    assert "a row of preferences has a prompt and answers" in shown(tmp_path / "y.json")
+
+
+# Every real file, and the status with which it is explained: 0 is fine, 1 is refused in words, 2 cannot be read at all.
+REAL_FILES = {
+    "preferences/llamafactory_dpo_60.json": 0,
+    "preferences/llamafactory_mllm_demo.json": 1,  # its pictures have other names here
+    "preferences/mdpo_sample.json": 1,  # its pictures are not here
+    "preferences/vistadpo_object_60.jsonl": 1,  # its videos are not here
+    "image/extreme_ironing.jpg": 0,
+    "image": 0,
+    "video/cooking.avi": 0,
+    "video/baby_reading.mp4": 0,
+    "video/flipping_a_pancake.mkv": 0,
+    "video/corrupted.mp4": 1,
+    "video": 1,
+    "benchmarks/coco_pope_random.json": 1,
+    "benchmarks/nextqa/predictions_hga.json": 1,
+    "benchmarks/nextqa/val.csv": 2,
+    "benchmarks/tempcompass/questions_yes_no.json": 1,
+    "benchmarks/tempcompass/predictions_video-llava_multi-choice.json": 1,
+    "scene/respace_example.json": 1,
+    "README.md": 2,
+}
+
+
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_show_explains_every_real_file(shared_data, name):
+    outcome = CliRunner().invoke(cli.app, ["data", "show", str(shared_data / name)])
+    if REAL_FILES[name] == 2:
+        assert isinstance(outcome.exception, DataError) and "has no known ending" in str(outcome.exception)
+    else:
+        assert outcome.exit_code == REAL_FILES[name], outcome.output
+        assert ("refused" in outcome.output or "cannot be read" in outcome.output) == (outcome.exit_code == 1)
 
 
 # ---- convert ---------------------------------------------------------------------------------------
@@ -200,10 +300,43 @@ def test_convert_never_writes_over_a_file_unasked(folder):
     assert convert(rows, folder / "out.jsonl", overwrite=True).rows == 2
 
 
-def test_convert_of_a_video_row_is_a_polite_no(tmp_path):
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_convert_of_a_row_with_everything_keeps_everything(tmp_path, ending):
     write_jsonl(tmp_path / "in.jsonl", [EVERYTHING])
-    with pytest.raises(DataError, match="no row is left: 1 of 1 rows .* column videos is not supported: 1"):
-        convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    done = convert(tmp_path / "in.jsonl", tmp_path / f"out{ending}")
+    assert (done.rows, done.lost, done.refused) == (1, {}, {})
+    (back,) = (read_jsonl if ending == ".jsonl" else read_parquet)(tmp_path / f"out{ending}")
+    assert dataclasses.replace(back, provenance={}) == dataclasses.replace(EVERYTHING, provenance={})
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_convert_of_every_published_row_writes_it_or_says_why_not(tmp_path, to):
+    examples = [row for source in SOURCES for row in source.examples.values()]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, examples)))
+    done = convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", to=to, max_refused_share=1.0)
+    assert done.rows + sum(done.refused.values()) == len(examples)
+    assert set(done.formats) == {source.name for source in SOURCES}
+    refused = {
+        "mmalign": {},
+        "trl": {
+            "trl cannot say that answers are equally good": 1,  # MM-RLHF's tie
+            "trl cannot say that this answer saw other media": 3,  # ours, and two of ms-swift
+            "trl cannot say that a video is a list of frames": 1,
+        },
+        "sharegpt": {
+            "sharegpt cannot say that answers are equally good": 1,
+            "sharegpt cannot say that this answer saw other media": 3,
+        },
+        "swift": {
+            "swift cannot say that answers are equally good": 1,
+            "swift cannot say that a part of the video is meant": 1,
+            "swift cannot say that a video is a list of frames": 1,
+        },
+    }
+    assert done.refused == refused[to]
+    refused_again = []
+    back = list(read(tmp_path / "out.jsonl", on_refused=refused_again.append))
+    assert (len(back), refused_again) == (done.rows, [])
 
 
 def test_bytes_in_parquet_become_files_for_llama_factory(tmp_path):

@@ -4,11 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import videos
+from training_runs import recipe as recipe_values
+from training_runs import write_rows
 
 from mmalign.cli import main
+from mmalign.config.load import from_values
 from mmalign.errors import ConfigError, DataError
 from mmalign.recipes import plan
 from mmalign.recipes.configuration import load_recipe
+from mmalign.train.rows import COLUMNS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = REPOSITORY / "configs" / "miniature" / "preference_qwen2_5_vl.yaml"
@@ -97,3 +102,25 @@ def test_the_command_prints_a_plan(tmp_path, monkeypatch, capsys):
         main(["plan", str(RECIPE), f"train.output_dir={tmp_path}", "--memory-gb", "80"])
     assert ended.value.code == 0
     assert "of 80.0 GB (as given)" in capsys.readouterr().out
+
+
+def test_videos_are_counted_and_how_they_are_decoded_is_among_what_to_change(tmp_path, tiny_model, capsys):
+    directory = tmp_path / "rows"
+    directory.mkdir()
+    videos.write(directory / "a.mp4", videos.numbered(16, width=112, height=84), fps=4)
+    rows = write_rows(directory, 4, text_only=(0,), videos={1: "a.mp4", 2: "a.mp4"})
+    values = recipe_values(tiny_model("qwen2_5_vl"), rows, tmp_path / "run")
+    values["data"]["video"] = {"sampling": "uniform", "frames": 8, "max_total_pixels": 8 * 112 * 84}
+    made = plan.run(from_values(values), memory_gb=0.9)
+    # 8 frames in 4 pairs, each of 4 x 3 squares of 28 pixels.
+    counted = dict(zip(COLUMNS, made.rows.lengths.T.tolist(), strict=True))
+    assert counted["video_tokens"] == [0, 48, 48, 0]
+    assert [media - video for media, video in zip(counted["media_tokens"], counted["video_tokens"], strict=True)][
+        :3
+    ] == [0] * 3
+    assert made.batches.largest.video_tokens == 96
+    proposed = [override for change in made.changes for override in change.overrides]
+    assert {"data.video.frames=4", f"data.video.max_total_pixels={4 * 112 * 84}"} <= set(proposed)
+    assert "% videos" in capsys.readouterr().out
+    fewer = from_values({**values, "data": {**values["data"], "video": {**values["data"]["video"], "frames": 4}}})
+    assert plan.run(fewer, memory_gb=0.9).batches.largest.video_tokens == 48

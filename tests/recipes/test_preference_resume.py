@@ -1,22 +1,24 @@
 """An interrupted run that is resumed is the run that was not: same lines, same weights, bit for bit."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 from training_runs import (
+    assert_same_run,
     assert_same_weights,
     command,
     environment,
     final_weights,
+    forked,
     metrics,
     recipe,
     run,
+    run_until,
+    wait_for_line,
     write_rows,
 )
 
@@ -25,7 +27,6 @@ from mmalign.errors import CheckpointError, ConfigError
 from mmalign.modalities import image
 from mmalign.train import checkpoint
 from mmalign.train.checkpoint import checkpoints
-from mmalign.train.metrics import MetricsFile
 
 STEPS, SAVE_STEPS = 11, 3
 ROWS = 18  # 5 steps of 4 rows an epoch, the last with 2: the run crosses two epochs
@@ -51,43 +52,6 @@ def straight(tmp_path_factory, settings):
     output_dir = tmp_path_factory.mktemp("straight") / "run"
     run(settings(output_dir))
     return output_dir
-
-
-def assert_same_run(one, other):
-    assert metrics(one) == metrics(other)
-    assert_same_weights(final_weights(one), final_weights(other))
-
-
-def run_until(step, values, monkeypatch):
-    """Let a run die without a word after `step`, as a process that is killed."""
-    write = MetricsFile.write
-
-    def write_or_die(self, line):
-        write(self, line)
-        if line["step"] == step:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsFile, "write", write_or_die)
-        with pytest.raises(KeyboardInterrupt):
-            run(values)
-
-
-def wait_for_line(output_dir, count):
-    """Wait until `metrics.jsonl` has `count` lines."""
-    path = output_dir / "metrics.jsonl"
-    for _ in range(24_000):  # two minutes: a new process imports torch, maybe on a busy machine
-        if path.exists() and path.read_bytes().count(b"\n") >= count:
-            return
-        time.sleep(0.005)
-    raise AssertionError("the run wrote no lines")
-
-
-def forked(values):
-    """Run a recipe in a fork of this process, which has imported everything already."""
-    process = multiprocessing.get_context("fork").Process(target=run, args=(values,))
-    process.start()
-    return process
 
 
 @pytest.mark.parametrize("lines", [2, 7], ids=["before the first checkpoint", "inside the second epoch"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pictures import encoded, noise
 from safetensors import SafetensorError
-from training_runs import final_weights, metrics, recipe, run, write_rows
+from training_runs import final_weights, lose_a_medium, metrics, recipe, run, write_rows
 
 from mmalign.errors import CheckpointError, DataError, ModelError, TrainingError
 from mmalign.train import held_out as held_out_module
@@ -28,17 +28,7 @@ def quarantined(output_dir):
 
 
 def lose_a_picture(monkeypatch, path):
-    """Remove a file after the rows were prepared and before the first step reads them."""
-    from mmalign.recipes import training
-
-    prepare_rows = training.prepare_rows
-
-    def prepare_and_lose(*args):
-        prepared = prepare_rows(*args)
-        path.unlink(missing_ok=True)
-        return prepared
-
-    monkeypatch.setattr(training, "prepare_rows", prepare_and_lose)
+    lose_a_medium(monkeypatch, lambda: path.unlink(missing_ok=True))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -15,6 +18,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str, str]] = []
         self.words: list[str] = []
+        self.scripts: list[str] = []
         self._open: list[str] = []
         self.feed(html)
         self.close()
@@ -35,7 +39,9 @@ class Page(HTMLParser):
         self._open.pop()
 
     def handle_data(self, data):
-        if "style" not in self._open:
+        if "script" in self._open:
+            self.scripts.append(data)
+        elif "style" not in self._open:
             self.words.append(data)
 
     @property
@@ -46,8 +52,26 @@ class Page(HTMLParser):
 
 def require_self_contained(html: str) -> Page:
     """Assert that the page closes its tags, runs no script and fetches nothing; return it."""
+    page = _require_closed(html)
+    assert "script" not in page.tags
+    return page
+
+
+def require_only_its_own_script(html: str) -> Page:
+    """Assert the same of a page with a script: the policy names it by its hash, and what else is in there is data."""
+    page = _require_closed(html)
+    kinds = [value for tag, name, value in page.attributes if (tag, name) == ("script", "type")]
+    assert kinds == ["application/json"] * (page.tags.count("script") - 1)
+    policy = next(value for tag, name, value in page.attributes if (tag, name) == ("meta", "content"))
+    allowed = re.search(r"script-src 'sha256-([^']+)'$", policy)[1]
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts]
+    assert hashes.count(allowed) == 1
+    return page
+
+
+def _require_closed(html: str) -> Page:
     page = Page(html)
-    assert not {"script", "iframe", "link", "object", "embed", "base", "form"} & set(page.tags)
+    assert not {"iframe", "link", "object", "embed", "base", "form"} & set(page.tags)
     assert not [attribute for attribute in page.attributes if attribute[1].startswith("on")]
     for tag, name, value in page.attributes:
         if name in {"src", "href", "xlink:href", "srcset", "action", "data"}:

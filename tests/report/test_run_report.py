@@ -94,6 +94,16 @@ def test_refused_rows_are_counted_by_reason_and_shown_as_text(tmp_path):
     assert HOSTILE in page.text
 
 
+def test_refused_rows_come_with_the_command_that_shows_them(tmp_path):
+    root = write_run(tmp_path / "run")
+    (root / "config.yaml").write_text("data: {train: my rows.jsonl, root: pictures, format: null}\n")
+    refusal = {"file": "my rows.jsonl", "row": 1, "field": "", "value": "", "reason": "prompt is empty"}
+    (root / "quarantine.jsonl").write_text(json.dumps(refusal) + "\n")
+    page = require_self_contained(write_run_report(root).read_text(encoding="utf-8"))
+    command = f"--quarantine {root / 'quarantine.jsonl'} --root pictures"
+    assert f"To see them in full: mmalign data view 'my rows.jsonl' -o rows.html {command}" in page.text
+
+
 def test_hostile_rows_config_and_names_are_shown_and_do_nothing(tmp_path):
     root = write_run(tmp_path / "<b>run")
     (root / "config.yaml").write_text(f"recipe: '{HOSTILE}'\nmodel: {{path: '{HOSTILE}'}}\n")

@@ -273,6 +273,24 @@ def test_mdpo_marks_become_turns():
 # ---- ids -----------------------------------------------------------------------------------------
 
 
+def test_a_list_of_answers_is_ours_however_its_turns_are_written():
+    answers = [[{"role": "assistant", "content": word}] for word in ("best", "middling", "worst")]
+    row = {
+        "id": "a",
+        "prompt": [{"role": "user", "content": "How good?"}],
+        "responses": [{"messages": turns, "score": 3.0 - k} for k, turns in enumerate(answers)],
+        "chosen": answers[0],
+        "rejected": answers[-1],
+    }
+    preference = parse(RawRow("rows.jsonl", 1, row))
+    assert preference.provenance["source"] == "mmalign"
+    assert [(response.text, response.score) for response in preference.responses] == [
+        ("best", 3.0),
+        ("middling", 2.0),
+        ("worst", 1.0),
+    ]
+
+
 def test_ids_name_rows(tmp_path):
     rows = [{"id": "a"}, {"id": "a"}, {}, {"id": 5}]
     rows = [row | {"prompt": "q", "chosen": "x", "rejected": "y"} for row in rows]
@@ -321,8 +339,10 @@ LLAVA = EXAMPLES["llava", "preference"]
         (PAIR | {"images": ["data:image/png;base64,@"]}, "data URI is not valid base64"),
         (PAIR | {"prompt": "<image> <image>", "images": ["a.jpg"]}, r"2 placeholder\(s\), 1 medium"),
         (TRL | {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}, r"0 placeholder\(s\), 1"),
-        (PAIR | {"video": "clip.mp4"}, "video: column video is not supported .got 'clip.mp4'.; images and text are"),
-        (PAIR | {"audios": ["a.wav"]}, "audios: column audios is not supported"),
+        (EXAMPLES["mdpo", "preference"] | {"videos": ["a.mp4"]},
+         r"videos: column videos is not read \(got \['a.mp4'\]\); rows of the format mdpo have no videos"),
+        (PAIR | {"audios": ["a.wav"]}, "audios: column audios is not supported .got .*; text, images and videos are"),
+        (SHAREGPT | {"images": [], "videos": ["a.mp4"]}, "videos: placeholders and media do not match: they are of"),
         (PAIR | {"tools": [{"name": "f"}]}, "tools: column tools is not supported"),
         ({"prompt": "q", "completion": "a", "label": False}, "label: row is judged alone, not compared .got False."),
         (SHAREGPT | {"images": []}, r"placeholders and media do not match: 1 placeholder\(s\), 0 medium"),
@@ -362,7 +382,9 @@ def test_a_row_is_refused_in_words(row, message):
 
 
 def test_an_unknown_format_names_the_columns_and_the_nearest_format():
-    with pytest.raises(RowError, match=r"format is unknown \(got \['answer', 'query'\]\); the nearest known format is"):
+    with pytest.raises(
+        RowError, match=r"format is unknown \(got \['answer', 'query'\]\); a row of preferences has a prompt"
+    ):
         preference({"query": "a", "answer": "b"})
     with pytest.raises(RowError, match="nearest known format is swift with the columns messages, rejected_response"):
         preference({"mesages": [], "rejected_responses": "b"})
@@ -423,7 +445,7 @@ def test_giant_rows_and_endless_conversations_are_read(tmp_path):
         ("llamafactory_dpo_60.json", "sharegpt", 60, set()),
         ("llamafactory_mllm_demo.json", "sharegpt", 6, set()),
         ("mdpo_sample.json", "mdpo", 2, set()),
-        ("vistadpo_object_60.jsonl", None, 0, {"column video is not supported"}),
+        ("vistadpo_object_60.jsonl", "vistadpo", 60, set()),
     ],
 )
 def test_real_files_are_read(shared_data, name, format, kept, reasons):

@@ -119,10 +119,11 @@ def test_a_path_that_does_not_exist_is_no_hub_id(name):
         rows_of(name, allow_network=True)
 
 
-def test_a_hub_data_set_is_streamed_and_its_pictures_stay_encoded(monkeypatch):
+def test_a_hub_data_set_is_streamed_and_its_media_stay_encoded(monkeypatch):
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"images": datasets.List(datasets.Image()), "a": datasets.Value("int64")})
-    rows = [{"images": [{"bytes": b"jpeg", "path": None}], "a": 1}]
+    features = {"images": datasets.List(datasets.Image()), "video": datasets.Video(), "a": datasets.Value("int64")}
+    features = datasets.Features(features)
+    rows = [{"images": [{"bytes": b"jpeg", "path": None}], "video": {"bytes": b"mp4", "path": None}, "a": 1}]
     data = datasets.Dataset.from_list(rows, features=features).to_iterable_dataset()
     asked = {}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, **how: asked.update(name=name, **how) or data)
@@ -173,7 +174,11 @@ def test_what_the_hub_says_no_to_is_a_message(monkeypatch):
         ("rows.jsonl.gz", b"not packed", "rows.jsonl.gz is damaged"),
         ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 50)[:-20], "rows.jsonl.gz is damaged"),
         ("rows.parquet", b"PAR1PAR1PAR1", "cannot be read as Parquet"),
-        ("rows.csv", b"a,b\n1,2", r"rows.csv has no known ending; known are \.jsonl"),
+        (
+            "rows.csv",
+            b"a,b\n1,2",
+            r"rows.csv has no known ending; rows are in \.jsonl.*; a table \(\.csv\) becomes rows with",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):

@@ -161,3 +161,67 @@ def test_unknown_formats_and_endings_are_named(tmp_path):
 def test_no_rows_make_an_empty_array(tmp_path):
     assert write(tmp_path / "x.json", [], "sharegpt", _no_refusal) == (0, {})
     assert json.loads((tmp_path / "x.json").read_text()) == []
+
+
+# ---- videos --------------------------------------------------------------------------------------------------------
+
+CLIP, PICTURE = MediaRef(kind="video", uri="a.mp4"), MediaRef(kind="image", uri="1.jpg")
+MIXED = dataclasses.replace(pair(0, CLIP, PICTURE), prompt=(Message.of("user", "See ", 0, " and ", 1, ": which?"),))
+
+
+@every_file
+def test_videos_and_pictures_in_one_row_read_back_the_same(tmp_path, to, ending):
+    assert there_and_back(tmp_path, [pair(1), MIXED, pair(2, CLIP)], to, ending) == (
+        [pair(1), MIXED, pair(2, CLIP)], {}, []
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["sharegpt", "swift"])
+def test_videos_stand_as_tags_and_in_a_column_of_their_own(tmp_path, to):
+    write(tmp_path / "rows.jsonl", [MIXED], to, _no_refusal)
+    row = json.loads((tmp_path / "rows.jsonl").read_text())
+    assert (row["videos"], row["images"]) == (["a.mp4"], ["1.jpg"])
+    turn = row["conversations"][0]["value"] if to == "sharegpt" else row["messages"][0]["content"]
+    assert turn == "See <video> and <image>: which?"
+
+
+def test_bytes_of_a_video_become_a_file_that_its_ending_tells(tmp_path):
+    content = b"\x00\x00\x00\x18ftypmp42 and so on"
+    (back,), _, _ = there_and_back(tmp_path, [pair(0, MediaRef(kind="video", content=content))], "swift", ".jsonl")
+    assert back.media[0].uri.endswith(".mp4") and (tmp_path / back.media[0].uri).read_bytes() == content
+
+
+FRAMES = MediaRef(kind="video", frames=("clip/1.jpg", "clip/2.jpg"))
+
+
+@every_file
+def test_a_list_of_frames_is_written_where_it_can_be_read_or_refused(tmp_path, to, ending):
+    back, _, refused = there_and_back(tmp_path, [pair(0, FRAMES)], to, ending)
+    if to in ("mmalign", "sharegpt"):
+        assert back == [pair(0, FRAMES)]
+    else:
+        assert refused == [
+            ("row-0", f"videos: {to} cannot say that a video is a list of frames (got ('clip/1.jpg', 'clip/2.jpg'))")
+        ]
+
+
+@pytest.mark.parametrize("to", ["trl", "sharegpt", "swift"])
+@pytest.mark.parametrize("part", [{"span_s": (1.0, 2.0)}, {"frame_indices": (0, 5)}], ids=["clip", "frames"])
+def test_a_part_of_a_video_never_becomes_the_whole_of_it(tmp_path, to, part):
+    row = pair(0, dataclasses.replace(CLIP, **part))
+    _, _, ((_, message),) = there_and_back(tmp_path, [row], to, ".jsonl")
+    assert message.startswith(f"videos: {to} cannot say that a part of the video is meant")
+
+
+def test_swift_says_that_the_rejected_answer_saw_another_video(tmp_path):
+    other = (dataclasses.replace(CLIP, uri="b.mp4"), PICTURE)
+    row = dataclasses.replace(MIXED, responses=(Response.of("a"), Response.of("a", media=other)))
+    assert there_and_back(tmp_path, [row], "swift", ".jsonl") == ([row], {}, [])
+    written = json.loads((tmp_path / "rows.jsonl").read_text())
+    assert (written["rejected_videos"], written["rejected_images"]) == (["b.mp4"], ["1.jpg"])
+
+
+@pytest.mark.parametrize("to", ["sharegpt", "swift"])
+def test_a_text_that_holds_a_videos_tag_is_not_written_either(tmp_path, to):
+    row = dataclasses.replace(pair(0), responses=(Response.of("Use <video>."), Response.of("b")))
+    assert f"{to} takes <video> in a text for a video" in there_and_back(tmp_path, [row], to, ".jsonl")[2][0][1]

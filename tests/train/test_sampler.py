@@ -86,3 +86,17 @@ def test_the_length_of_a_run_comes_from_epochs_or_steps():
 def test_no_rows_are_refused():
     with pytest.raises(ConfigError, match="no rows to train"):
         sampler(lengths=[])
+
+
+def test_a_token_budget_balances_text_images_and_videos_over_micro_batches_and_ranks():
+    """Eight texts of 30 tokens, six images of 300, two videos of 2,900: in all 7,840 tokens of one step."""
+    lengths = [30] * 8 + [300] * 6 + [2900] * 2
+    order = sampler(lengths=lengths, per_device_rows=4, accumulation=2, world_size=2, max_tokens_per_batch=3000)
+    ranks = [order.micro_batches(0, rank) for rank in range(2)]
+    tokens = [[sum(lengths[row] for row in batch) for batch in batches] for batches in ranks]
+    # One video each; then all images (and as many texts as padded rows leave room for), beside the other texts.
+    assert [len(batches) for batches in ranks] == [2, 2]
+    assert [batch[0] for batch in tokens] == [2900, 2900]
+    assert sorted(row for batches in ranks for batch in batches for row in batch) == list(range(16))
+    assert all(len(batch) * max((lengths[row] for row in batch), default=0) <= 3000 for b in ranks for batch in b)
+    assert max(map(sum, tokens)) < 1.6 * min(map(sum, tokens))

@@ -1,0 +1,212 @@
+"""From a reader of frames to a clip: what is taken, how large it becomes, and the pixels of nothing else.
+
+`shape_of` and `take` follow one plan, so what the first promises the second delivers. They run where the reader is: for
+files in the decoder's process (`decoder_child.py`), for pictures in a folder in this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from mmalign.modalities.pixels import bounded_size, resized, sharpness
+from mmalign.modalities.sampling import Sampling, Timeline, Window, part_of, windows
+
+_MOST_THUMBNAIL_BYTES = 512 << 20
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, turned into a RowError where row and field are known
+    """A medium is refused.
+
+    Args:
+        rule: what follows "video " in the reason of the RowError; constant per rule.
+        hint: what was found.
+    """
+
+    def __init__(self, rule: str, hint: str = "") -> None:
+        super().__init__(rule, hint)
+        self.rule, self.hint = rule, hint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Want:
+    """What is asked of a file: which frames, how large, and what is too much."""
+
+    sampling: Sampling
+    span_s: tuple[float, float] | None
+    frame_indices: tuple[int, ...] | None
+    min_pixels: int | None
+    max_pixels: int | None
+    max_total_pixels: int | None
+    max_decoded_pixels: int
+    max_aspect_ratio: float
+    max_frames: int
+
+
+class FrameReader(Protocol):
+    """A source of frames: `width` and `height` upright, and when each is shown."""
+
+    width: int
+    height: int
+    timeline: Timeline
+
+    def read(self, indices: Sequence[int]) -> Iterator[Image.Image]:
+        """Yield the frames with these numbers (ascending, each once) as upright 8-bit RGB, decoding lazily."""
+
+
+class Shape(NamedTuple):
+    """What `take` gives: frames, width and height after resizing, and facts of the file."""
+
+    frames: int
+    width: int
+    height: int
+    source_fps: float
+    source_frames: int
+    duration_s: float
+
+
+class Taken(NamedTuple):
+    """What a reader gave: shape and facts, numbers and times of the frames, their pixels uint8 [F, H, W, 3]."""
+
+    shape: Shape
+    indices: list[int]
+    times_s: list[float]
+    frames: np.ndarray
+
+
+class Thumbnails(NamedTuple):
+    """All frames of a file, small: uint8 [N, h, w, 3], and when each is shown."""
+
+    frames: np.ndarray
+    times_s: list[float]
+    fps: float
+
+
+def shape_of(reader: FrameReader, want: Want) -> Shape:
+    """Return the shape of what `take` returns, without decoding more than the reader has."""
+    return _plan(reader, want)[0]
+
+
+def times_of(reader: FrameReader, want: Want) -> list[float]:
+    """Return when the frames that `take` returns are shown; by sharpness, the middle of what each is chosen from."""
+    times_s, chosen = reader.timeline.times_s, _plan(reader, want)[1]
+    if want.frame_indices is not None:
+        return [float(times_s[index]) for index in want.frame_indices]
+    return [float(times_s[min(round(window.centre), window.stop - 1)]) for window in chosen]
+
+
+def take(reader: FrameReader, want: Want) -> Taken:
+    """Return the frames of a clip; of what is decoded on the way, only the frames that are taken are kept, resized.
+
+    Raises:
+        Refused: the file is broken or too large.
+    """
+    shape, chosen = _plan(reader, want)
+    frames = np.empty((shape.frames, shape.height, shape.width, 3), dtype=np.uint8)
+    indices = _fill(frames, reader, chosen) if want.frame_indices is None else _fill_listed(frames, reader, want)
+    return Taken(shape, indices, [float(reader.timeline.times_s[index]) for index in indices], frames)
+
+
+def thumbnails(reader: FrameReader, width: int, height: int) -> Thumbnails:
+    """Return every frame of a file, squeezed to one small size.
+
+    Raises:
+        Refused: the file is broken, or they need more than half a GiB.
+    """
+    count = len(reader.timeline)
+    if count * width * height * 3 > _MOST_THUMBNAIL_BYTES:
+        raise Refused("has too many frames", f"{count:,} of {width} x {height} are more than half a GiB")
+    frames = np.empty((count, height, width, 3), dtype=np.uint8)
+    for index, picture in enumerate(reader.read(range(count))):
+        frames[index] = np.asarray(resized(picture, (width, height)))
+    return Thumbnails(frames, reader.timeline.times_s.tolist(), reader.timeline.fps)
+
+
+def candidates(reader: FrameReader, want: Want) -> list[int]:
+    """Return the numbers of all frames that `take` decodes, ascending, each once."""
+    chosen = _plan(reader, want)[1]
+    if want.frame_indices is not None:
+        return sorted(set(want.frame_indices))
+    return [index for window in chosen for index in range(window.first, window.stop)]
+
+
+def frame_size(width: int, height: int, frames: int, want: Want) -> tuple[int, int]:
+    """Return (width, height) of each of `frames` frames: same aspect, within both bounds; the total wins over min."""
+    most = want.max_pixels
+    if want.max_total_pixels is not None:
+        share = max(1, want.max_total_pixels // frames)
+        most = share if most is None else min(most, share)
+    least = want.min_pixels if most is None or want.min_pixels is None else min(want.min_pixels, most)
+    size = bounded_size(width, height, min_pixels=least, max_pixels=most)
+    return bounded_size(*size, max_pixels=most)  # enlarging rounds up, which may have led over the upper bound
+
+
+def _plan(reader: FrameReader, want: Want) -> tuple[Shape, list[Window]]:
+    timeline = reader.timeline
+    require_size(reader.width, reader.height, want)
+    part = part_of(timeline, want.span_s)
+    if part is None:
+        raise Refused("clip starts behind the end", f"the file ends at {timeline.end_s:.3f} s")
+    chosen = [] if want.frame_indices is not None else windows(timeline, part, want.sampling)
+    count = len(chosen) or _listed(timeline, want)
+    width, height = frame_size(reader.width, reader.height, count, want)
+    facts = (timeline.fps, len(timeline), part.end_s - part.start_s)
+    return Shape(count, width, height, *facts), chosen
+
+
+def _listed(timeline: Timeline, want: Want) -> int:
+    asked = want.frame_indices or ()
+    if len(asked) > want.max_frames:
+        raise Refused("lists too many frames", f"{len(asked):,} are listed, at most {want.max_frames:,} are read")
+    if not asked:
+        raise Refused("lists no frames", "leave frame_indices out, or list at least one")
+    if max(asked) >= len(timeline):
+        raise Refused("has no such frame", f"frame {max(asked)} is listed; it has {len(timeline)}, counted from 0")
+    return len(asked)
+
+
+def require_size(width: int, height: int, want: Want) -> None:
+    """Refuse frames that are too large to decode or too narrow to see.
+
+    Raises:
+        Refused: naming the size.
+    """
+    if width < 1 or height < 1:
+        raise Refused("has no picture stream", "the size of its frames is unknown")
+    if width * height > want.max_decoded_pixels:
+        raise Refused("has too many pixels", f"{width} x {height} exceeds {want.max_decoded_pixels:,}; make it smaller")
+    if max(width, height) > want.max_aspect_ratio * min(width, height):
+        raise Refused("is too narrow", f"{width} x {height} is beyond {want.max_aspect_ratio:g} to 1")
+
+
+def _fill(frames: np.ndarray, reader: FrameReader, chosen: list[Window]) -> list[int]:
+    """Decode the candidates of all windows in one pass; of each window only the best frame so far is kept, resized."""
+    size = (frames.shape[2], frames.shape[1])
+    candidates = [index for window in chosen for index in range(window.first, window.stop)]
+    pictures = zip(candidates, reader.read(candidates), strict=True)
+    taken = []
+    for place, window in enumerate(chosen):
+        alone = window.stop - window.first == 1
+        best_index, best = window.first, (-1.0, -1.0)
+        for _ in range(window.first, window.stop):
+            index, picture = next(pictures)
+            near = window.nearness(index)
+            score = (0.0 if alone else sharpness(picture) * near, near)  # among flat frames the nearest
+            if score > best:
+                best_index, best = index, score
+                frames[place] = np.asarray(resized(picture, size))
+        taken.append(best_index)
+    return taken
+
+
+def _fill_listed(frames: np.ndarray, reader: FrameReader, want: Want) -> list[int]:
+    """Decode the frames that a row lists, each once, and put them in the order of the list."""
+    size, ascending = (frames.shape[2], frames.shape[1]), sorted(set(want.frame_indices))
+    for index, picture in zip(ascending, reader.read(ascending), strict=True):
+        places = [place for place, asked in enumerate(want.frame_indices) if asked == index]
+        frames[places] = np.asarray(resized(picture, size))
+    return list(want.frame_indices)

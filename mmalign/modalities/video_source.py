@@ -1,0 +1,143 @@
+"""From a reference to a video to its frames: where they are, who decodes them, and what is kept of them on disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mmalign.errors import RowError
+from mmalign.formats.media import MediaRef
+from mmalign.modalities import clip_cache, clips, decoder
+from mmalign.modalities.clips import Refused, Shape, Taken, Thumbnails, Want
+from mmalign.modalities.fetch import is_local, local_path, read_bytes, shown
+from mmalign.modalities.frame_files import FrameFiles, frame_refs
+from mmalign.modalities.image import ImageLimits
+
+if TYPE_CHECKING:
+    from mmalign.modalities.video import VideoLimits
+
+
+def want_of(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None) -> Want:
+    """Return what is asked of a reader; `max_pixels` overrides the limit of that name."""
+    return Want(
+        sampling=limits.sampling,
+        span_s=ref.span_s,
+        frame_indices=ref.frame_indices,
+        min_pixels=limits.min_pixels,
+        max_pixels=max_pixels or limits.max_pixels,
+        max_total_pixels=limits.max_total_pixels,
+        max_decoded_pixels=limits.max_decoded_pixels,
+        max_aspect_ratio=limits.max_aspect_ratio,
+        max_frames=limits.max_frames,
+    )
+
+
+@contextmanager
+def _refusals(ref: MediaRef, field: str) -> Iterator[None]:
+    """Turn what the decoder refuses into errors that name row and field."""
+    try:
+        yield
+    except Refused as refused:
+        raise RowError(f"video {refused.rule}", field=field, value=shown(ref), hint=refused.hint) from refused
+    except OSError as error:  # it was there a moment ago
+        raise RowError("video cannot be read", field=field, value=shown(ref), hint=str(error)) from error
+
+
+def _source(ref: MediaRef, limits: VideoLimits, field: str) -> tuple[str | None, bytes]:
+    """Return the path of a file, or its bytes when it has none."""
+    if is_local(ref):
+        return local_path(ref, limits, field=field), b""
+    return None, read_bytes(ref, limits, field=field)
+
+
+def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Shape, list[float]]:
+    """Return the shape of what `take` takes and when its frames are shown, as far as that is known without decoding.
+
+    Raises:
+        RowError: the video is refused.
+    """
+    with _refusals(ref, field):
+        pictures = frame_refs(ref, limits, field=field)
+        if pictures is None:
+            return decoder.shape(*_source(ref, limits, field), want, limits.decode_timeout_s)
+        reader = FrameFiles(pictures, _of_pictures(limits), field=field)
+        reader.require(clips.candidates(reader, want))
+        return clips.shape_of(reader, want), clips.times_of(reader, want)
+
+
+def take(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Taken, str]:
+    """Return what is taken of a video, decoded or from disk, and the digest of what it was decoded from.
+
+    Raises:
+        RowError: the video is refused.
+    """
+    with _refusals(ref, field):
+        pictures = frame_refs(ref, limits, field=field)
+        if pictures is not None:
+            reader = FrameFiles(pictures, _of_pictures(limits), field=field)
+            sha256 = reader.digest(clips.candidates(reader, want))
+            return _kept(limits, sha256, want, lambda: clips.take(reader, want)), sha256
+        source = _source(ref, limits, field)
+        sha256 = hashlib.sha256(source[1]).hexdigest() if source[0] is None else _hash_of(source[0])
+        if ref.sha256 is not None and sha256 != ref.sha256.lower():
+            raise Refused("does not match its sha256", "it changed since it was listed")
+        return _kept(limits, sha256, want, lambda: decoder.take(*source, want, limits.decode_timeout_s)), sha256
+
+
+def thumbnails(ref: MediaRef, limits: VideoLimits, width: int, height: int, field: str) -> Thumbnails:
+    """Return every frame of a video, small.
+
+    Raises:
+        RowError: the video is refused.
+    """
+    with _refusals(ref, field):
+        pictures = frame_refs(ref, limits, field=field)
+        if pictures is not None:
+            return clips.thumbnails(FrameFiles(pictures, _of_pictures(limits), field=field), width, height)
+        source, timeout_s = _source(ref, limits, field), limits.decode_timeout_s
+        return decoder.thumbnails(*source, want_of(ref, limits), timeout_s, width=width, height=height)
+
+
+def _kept(limits: VideoLimits, sha256: str, want: Want, decode: Callable[[], Taken]) -> Taken:
+    """Return what is kept on disk, or decode and keep it; without a directory decode it."""
+    if limits.cache_dir is None:
+        return decode()
+    cache = clip_cache.opened(limits.cache_dir, limits.cache_max_bytes)
+    key = clip_cache.key_of(sha256, want)
+    taken = clip_cache.get(cache, key)
+    if taken is None:
+        taken = decode()
+        clip_cache.put(cache, key, taken)
+    return taken
+
+
+def _hash_of(path: str) -> str:
+    facts = os.stat(path)
+    return _hash_as_it_is(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_as_it_is(path: str, size_bytes: int, changed_ns: int, inode: int) -> str:
+    """Return the hex sha256 of a file; the other arguments make a changed file another question."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _of_pictures(limits: VideoLimits) -> ImageLimits:
+    """Return the same limits for the frames of a folder, each at its full size."""
+    own = ImageLimits()
+    return ImageLimits(
+        root=limits.root,
+        max_file_bytes=min(limits.max_file_bytes, own.max_file_bytes),
+        allow_http=limits.allow_http,
+        http_timeout_s=limits.http_timeout_s,
+        max_decoded_pixels=limits.max_decoded_pixels,
+        max_aspect_ratio=limits.max_aspect_ratio,
+    )
