@@ -121,6 +121,16 @@ def quickstart(
     run(output_dir, seed=seed, threads=threads)
 
 
+@app.command(epilog=_examples("mmalign objectives", "mmalign objectives dpo", "mmalign objectives sigmoid_norm"))
+def objectives(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Explain this one. Default: list all.")] = None,
+) -> None:
+    """List the objectives a recipe may name, or explain one: formula, source, options, and where it departs."""
+    from mmalign.recipes.objectives import show
+
+    show(name)
+
+
 @app.command(epilog=_examples("mmalign schema > recipe.schema.json"))
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors that complete and check YAML."""

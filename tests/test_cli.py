@@ -38,6 +38,7 @@ def test_version(run):
         (["plan"], "mmalign plan mine.yaml data.max_pixels=200704"),
         (["quickstart"], "mmalign quickstart --seed 3"),
         (["schema"], "mmalign schema > recipe.schema.json"),
+        (["objectives"], "mmalign objectives sigmoid_norm"),
         (["data", "show"], "mmalign data show rows.json --row 7 --model DIR"),
         (["data", "view"], "mmalign data view rows.jsonl -o rows.html"),
         (["data", "convert"], "mmalign data convert rows/ out.jsonl --to swift"),
@@ -51,7 +52,7 @@ def test_help_teaches_by_example(run, arguments, lesson):
 
 def test_no_verb_shows_the_verbs(run):
     _, out, err = run()
-    for verb in ("train", "plan", "quickstart", "schema", "data"):
+    for verb in ("train", "plan", "quickstart", "objectives", "schema", "data"):
         assert verb in out + err
 
 
@@ -64,6 +65,7 @@ def test_no_verb_shows_the_verbs(run):
         (["train", "x.yaml", "--resmue"], "No such option"),
         (["plan", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
         (["data", "show", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["objectives", "dop"], "error: unknown objective 'dop'; did you mean 'dpo'?"),
     ],
 )
 def test_a_mistake_is_a_message_and_status_2(run, arguments, message):

@@ -33,6 +33,7 @@ VERBS = {
     "train": "config overrides --resume",
     "plan": "config overrides --memory-gb",
     "quickstart": "--output-dir --seed --threads",
+    "objectives": "name",
     "schema": "",
     "data show": "path --row --model --format --root --max-pixels --max-length --sampling --fps --frames "
     "--allow-network",
@@ -47,7 +48,18 @@ RECORDS = {
     MediaRef: "kind uri content frames sha256 span_s frame_indices",
 }
 ERRORS = "MmalignError ConfigError DataError RowError ModelError TrainingError CheckpointError"
-OBJECTIVES = "dpo cdpo robust ipo hinge simpo cpo orpo sft"
+OBJECTIVES = (
+    "dpo cdpo robust ipo hinge dpo_norm exo discopop f_dpo ld_dpo sampo mask_dpo ddpo wpo rpo curry_dpo "
+    "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
+    "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa"
+)
+NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign"
+OPTIONS_OF_OBJECTIVES = (
+    "beta gamma pairs label_smoothing epsilon sft_weight normalise f_divergence_type f_alpha_divergence_coef ld_alpha "
+    "use_weighting edit_weight discopop_tau alpha desirable_weight undesirable_weight dpo_weight bco_weight "
+    "list_weight best_factor reach rate gap_factor beta_scaling selected_share reliability reliability_rate mean_gap "
+    "quality_rate settled_at focus good_score"
+)
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
     "alpaca sharegpt trl"
@@ -102,11 +114,14 @@ def test_errors():
 
 def test_objectives_formats_and_families():
     from mmalign.engine.families import FAMILIES
-    from mmalign.objectives.presets import PRESETS
+    from mmalign.objectives.options import OPTIONS
+    from mmalign.objectives.presets import ALIASES, PRESETS
     from mmalign.sources.detect import SOURCES
     from mmalign.sources.write import TARGETS
 
     assert set(PRESETS) == set(OBJECTIVES.split())
+    assert set(ALIASES) == set(NAMES_ELSEWHERE.split())
+    assert set(OPTIONS) == set(OPTIONS_OF_OBJECTIVES.split())
     assert {source.name for source in SOURCES} == set(ROW_FORMATS.split())
     assert set(TARGETS) == set(WRITTEN_FORMATS.split())
     assert set(FAMILIES) == set(MODEL_FAMILIES.split())

@@ -38,6 +38,24 @@ def rows(count: int, name: str, rng: np.random.Generator) -> Iterator[Preference
         )
 
 
+def ranked_rows(count: int, rng: np.random.Generator) -> Iterator[Preference]:
+    """Yield `count` lists: the truth, a phantom, wrong colours, both; scored by their mistakes."""
+    for number in range(count):
+        scene = shapes.draw_scene(rng)
+        stated = (scene, with_phantom(scene), with_wrong_colours(scene), with_wrong_colours(with_phantom(scene)))
+        picture = io.BytesIO()
+        shapes.render(scene, rng).save(picture, format="PNG", optimize=True)
+        yield Preference(
+            id=f"ranked-{number:03d}",
+            prompt=(Message.of("user", 0, shapes.CAPTION_PROMPT),),
+            media=(MediaRef(kind="image", content=picture.getvalue()),),
+            responses=tuple(
+                Response.of(shapes.caption(one), score=score)
+                for one, score in zip(stated, (3.0, 2.0, 1.0, 0.0), strict=True)
+            ),
+        )
+
+
 def with_phantom(scene: shapes.Scene) -> shapes.Scene:
     """Return the scene with a blue cross that is not there."""
     order = list(shapes.CELLS)
@@ -61,6 +79,10 @@ def main() -> None:
         ):
             path = DIRECTORY / f"{world}_{name}.jsonl"
             print(f"{path.name}: {write_jsonl(path, made)} rows")
+    rng = np.random.default_rng(SEED + 1)
+    for name, count in (("train", 32), ("held_out", 8)):
+        path = DIRECTORY / f"corners_ranked_{name}.jsonl"
+        print(f"{path.name}: {write_jsonl(path, ranked_rows(count, rng))} rows")
 
 
 if __name__ == "__main__":

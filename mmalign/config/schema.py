@@ -136,7 +136,7 @@ class ObjectiveSpec(Section):
     model_config = ConfigDict(extra="allow")
 
     name: Annotated[str, Field(min_length=1)]
-    """Preset: dpo, ipo, hinge, cdpo, robust, simpo, cpo, orpo, sft."""
+    """Preset, e.g. dpo, simpo, sft; `mmalign objectives` lists all with their options."""
     weight: float = 1.0
     """Factor in the sum."""
 

@@ -39,11 +39,15 @@ class GroupLogps:
         token_logps: fp32 [B, K, T], in nats; what stands where `mask` is False is never read.
         mask: bool [B, K, T], True where the response has a token.
         token_weights: fp32 [B, K, T] or None; the weight of each token in `sums` and `means`.
+        tokens: int64 [B, K, T] or None; ids of the tokens.
+        log_purity: fp32 [B, K, T] or None; log sum_v p(v)^2 of the distribution that gives each token, no gradient.
     """
 
     token_logps: Tensor
     mask: Tensor
     token_weights: Tensor | None = None
+    tokens: Tensor | None = None
+    log_purity: Tensor | None = None
 
     def sums(self) -> Tensor:
         """Return the log-prob of each response [B, K]: summed over its tokens, times their weights if any."""
@@ -90,6 +94,29 @@ def response_logps(
     as_it_is = hidden.is_cuda or weight.dtype == operand_dtype in (torch.float32, torch.float64)
     way = _FewTokens if fits and as_it_is and softcap is None else _ManyTokens
     return way.apply(hidden, weight, bias, targets, softcap, operand_dtype)
+
+
+@torch.no_grad()
+def response_log_purity(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None = None) -> Tensor:
+    """Return log sum_v p(v)^2 of each token's distribution: the log-prob that a draw of it has on average.
+
+    Arguments and accumulation as those of `response_logps`; the logits are computed once more, tile by tile.
+
+    Returns:
+        fp32 [N] (fp64 for fp64 inputs), without gradient; 0 for a distribution that is certain.
+    """
+    operand_dtype = hidden.dtype
+    if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
+        operand_dtype = torch.get_autocast_dtype(hidden.device.type)
+    wide = torch.float64 if operand_dtype == torch.float64 else torch.float32
+    log_total, log_square = (hidden.new_full(hidden.shape[:1], -math.inf, dtype=wide) for _ in range(2))
+    with torch.autocast(hidden.device.type, enabled=False):
+        for _, block, block_bias in _blocks(weight, bias, len(hidden), operand_dtype):
+            for rows in _tiles(len(hidden)):
+                logits = _logits(hidden[rows].to(operand_dtype), block, block_bias, softcap)
+                log_square[rows] = torch.logaddexp(log_square[rows], (2 * logits).logsumexp(-1))
+                log_total[rows] = torch.logaddexp(log_total[rows], _logsumexp_(logits))
+    return log_square - 2 * log_total
 
 
 class _FewTokens(torch.autograd.Function):

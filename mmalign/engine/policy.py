@@ -19,7 +19,7 @@ from mmalign.engine.blank_media import blank_features, calls_left_out
 from mmalign.engine.families import Family, family_of
 from mmalign.engine.flat import flat_call
 from mmalign.engine.forward import ModelCall, hidden_states, tree_call
-from mmalign.engine.head import head_logps
+from mmalign.engine.head import head_log_purity, head_logps
 from mmalign.engine.load import load_model
 from mmalign.engine.parts import add_lora, checkpoint_activations, freeze_parts, freeze_unread
 from mmalign.engine.tree import TreeBatch
@@ -74,14 +74,19 @@ class Policy(nn.Module):
         present = {type(module).__name__ for module in self.model.modules()}
         return sorted(present & set(self.base._no_split_modules or ()))
 
-    def forward(self, batch: TreeBatch) -> Tensor:
-        """Return the log-prob of every response token in nats, fp32 [B, K, R]; 0 outside `batch.response_mask`."""
+    def forward(self, batch: TreeBatch, *, with_purity: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the log-prob of every response token in nats, fp32 [B, K, R]; 0 outside `batch.response_mask`.
+
+        Args:
+            with_purity: return beside it log sum_v p(v)^2 of the distribution of every token, without gradient.
+        """
         if not self.family.known:
-            logps = self._logps_of_unknown_model(batch)
+            logps, purity = self._of_unknown_model(batch, with_purity)
         else:
-            logps = head_logps(self.base, self.family, self._hidden_states(batch), batch.targets)
-        cells = torch.zeros(batch.response_mask.shape, dtype=logps.dtype, device=logps.device)
-        return cells.masked_scatter(batch.response_mask, logps)
+            hidden = self._hidden_states(batch)
+            logps = head_logps(self.base, self.family, hidden, batch.targets)
+            purity = head_log_purity(self.base, self.family, hidden.detach()) if with_purity else None
+        return _cells(batch, logps) if purity is None else (_cells(batch, logps), _cells(batch, purity))
 
     def _hidden_states(self, batch: TreeBatch) -> Tensor:
         """Return the hidden state that predicts each response token, [N, D]."""
@@ -104,11 +109,19 @@ class Policy(nn.Module):
             return tree_call(batch, self.family, self.inner)
         return flat_call(batch, self.family, self.base.config)
 
-    def _logps_of_unknown_model(self, batch: TreeBatch) -> Tensor:
-        """Return log-probs [N] from the model's own logits: what its head does to them is not known."""
+    def _of_unknown_model(self, batch: TreeBatch, with_purity: bool) -> tuple[Tensor, Tensor | None]:
+        """Return log-probs [N], and purities [N], from the model's own logits: what its head does is not known."""
         call = flat_call(batch, self.family, self.base.config)
         logits = self.base(**call.inputs, **call.media, use_cache=False).logits[call.rows, call.columns].float()
-        return logits.log_softmax(-1).gather(1, batch.targets[:, None]).squeeze(1)
+        logps = logits.log_softmax(-1)
+        purity = (2 * logps.detach()).logsumexp(-1) if with_purity else None
+        return logps.gather(1, batch.targets[:, None]).squeeze(1), purity
+
+
+def _cells(batch: TreeBatch, values: Tensor) -> Tensor:
+    """Return values [N] of response tokens in their places [B, K, R]."""
+    cells = torch.zeros(batch.response_mask.shape, dtype=values.dtype, device=values.device)
+    return cells.masked_scatter(batch.response_mask, values)
 
 
 def load_policy(

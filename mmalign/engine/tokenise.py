@@ -7,6 +7,7 @@ both without added special tokens (the chat template wrote them).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,6 +50,7 @@ class PromptTree:
         response_weights: K tensors float32 [R_k] made from spans, None when no response has spans.
         levels: of each response; 0 is best, equal numbers are ties.
         margin, weight, tags: of the row.
+        scores: of each response, nan where one has none; empty where none has.
         media_key: hash of the media's content and of everything that decides what the processor makes of it.
     """
 
@@ -62,6 +64,7 @@ class PromptTree:
     levels: tuple[int, ...]
     margin: float | None = None
     weight: float = 1.0
+    scores: tuple[float, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     media_key: str | None = None
 
@@ -157,6 +160,7 @@ class Tokeniser:
             levels=row.levels(),
             margin=row.margin,
             weight=row.weight,
+            scores=tuple(math.nan if response.score is None else response.score for response in row.responses),
             tags=row.tags,
             media_key=media_key,
         )

@@ -50,6 +50,7 @@ class TreeBatch:
         levels: int64 [B, K]; 0 is best, equal numbers are ties, -1 where there is no response.
         weight: float32 [B].
         margin: float32 [B], nan where the row has none.
+        scores: float32 [B, K] of the responses, nan where one has none.
         token_weights: float32 [B, K, R] from spans (1 where a row has none), None when no row has spans.
         tags: free labels of every row.
     """
@@ -71,6 +72,7 @@ class TreeBatch:
     levels: Tensor
     weight: Tensor
     margin: Tensor
+    scores: Tensor
     token_weights: Tensor | None
     tags: tuple[dict, ...]
 
@@ -125,6 +127,7 @@ def collate(trees: Sequence[PromptTree], family: Family, pad_id: int) -> TreeBat
         levels=_stack([torch.tensor(tree.levels) for tree in trees], -1),
         weight=torch.tensor([float(tree.weight) for tree in trees]),
         margin=torch.tensor([math.nan if tree.margin is None else float(tree.margin) for tree in trees]),
+        scores=_stack([torch.tensor(tree.scores or [math.nan] * len(tree.levels)) for tree in trees], math.nan),
         token_weights=_token_weights(trees, mask),
         tags=tuple(dict(tree.tags) for tree in trees),
     )

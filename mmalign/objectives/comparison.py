@@ -1,4 +1,7 @@
-"""What is known of the responses of a batch, and the pairs that are compared, as index tensors."""
+"""What is known of the responses of a batch, and the pairs that are compared, as index tensors.
+
+A pair is a group of two: `PairIndex.of` cuts P of them out of B groups of K, and everything pairwise reads [P, 2, ...].
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmalign.engine.logps import GroupLogps
 from mmalign.pairs.ranking import require_pairing
 
 
@@ -19,12 +23,18 @@ class GroupFacts:
         weight: float [B], weight of each group in the loss.
         margin: float [B], how much better the best is than the worst; nan where nobody said.
         response_mask: bool [B, K], which responses exist; the first always does, and existing ones come first.
+        scores: float [B, K], overall score of each response, larger is better; nan where nobody gave one.
+        seed: int64 [B], made from the id of the row; what is drawn for a row is drawn from it.
+        annotator: int64 [B], made from who judged the row; one number for all rows where nobody is named.
     """
 
     levels: Tensor
     weight: Tensor
     margin: Tensor
     response_mask: Tensor
+    scores: Tensor
+    seed: Tensor
+    annotator: Tensor
 
     def to(self, device: torch.device | str) -> GroupFacts:
         """Return the same facts on `device`."""
@@ -47,9 +57,17 @@ class PairIndex:
     worse: Tensor
     per_group: Tensor
 
-    def difference(self, score: Tensor) -> Tensor:
-        """Return score(better) - score(worse) [P] of a score [B, K]."""
-        return score[self.group, self.better] - score[self.group, self.worse]
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def sides(self, value: Tensor) -> Tensor:
+        """Return [P, 2, ...], better and worse, of a value [B, K, ...]."""
+        return value[self.group[:, None], torch.stack([self.better, self.worse], 1)]
+
+    def of(self, logps: GroupLogps) -> GroupLogps:
+        """Return the log-probs of the pairs as P groups of two responses."""
+        parts = {name: None if value is None else self.sides(value) for name, value in vars(logps).items()}
+        return GroupLogps(**parts)
 
     def group_sums(self, values: Tensor) -> Tensor:
         """Return the sum over the pairs of each group [B] of `values` [P]."""
@@ -70,11 +88,13 @@ def pair_index(facts: GroupFacts, pairing: str) -> PairIndex:
     high, low = levels[:, :, None], levels[:, None, :]
     position = torch.arange(levels.shape[1], device=levels.device)
     both_exist = exists[:, :, None] & exists[:, None, :]
+    second = levels[:, min(1, levels.shape[1] - 1)][:, None, None]
     wanted = {
         "all": torch.ones_like(both_exist),
         "best_rest": (high == best).expand_as(both_exist),
         "best_worst": (high == best) & (low == worst),
         "adjacent": low - high == 1,
+        "below_best": (position[:, None] > 0) & (high == second) & (low == worst),
         "disjoint": (position[:, None] + position[None, :])[None] == last[:, None, None],
     }[pairing]
     compared = both_exist & (high < low) & wanted

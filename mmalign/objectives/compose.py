@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
-from mmalign.errors import ConfigError, show
+from mmalign.errors import ConfigError, RowError, show
+from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.metrics import Ratio, likelihood_metrics, preference_metrics
-from mmalign.objectives.options import read_options
-from mmalign.objectives.presets import PRESETS, Part, Preset
-from mmalign.objectives.terms import Pairwise, Term
+from mmalign.objectives.options import described, read_options
+from mmalign.objectives.preset import Preset
+from mmalign.objectives.presets import ALIASES, PRESETS, preset_named, readers_of
+from mmalign.objectives.terms import Memory, Part, StepFacts, Term
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class ObjectiveOutput:
 
     Args:
         terms: addends of the loss, unreduced.
-        rewards: [B, K], detached, or None when the objective compares nothing.
+        rewards: [P, 2], of the better and the worse response of each pair that the first comparing part compares,
+            detached; None when the objective compares nothing.
         metrics: name -> total and count; the same names on every batch and rank, so that they can be added up.
     """
 
@@ -81,6 +83,30 @@ class Objective:
         """
         return tuple(sorted(set().union(*(named.part.responses_read(levels) for named in self.parts))))
 
+    @property
+    def whole_step(self) -> bool:
+        """Whether any part wants a survey of the whole step before its loss."""
+        return any(named.part.whole_step for named in self.parts)
+
+    @property
+    def needs_purity(self) -> bool:
+        """Whether any part reads how sharp the policy's predictions are (`GroupLogps.log_purity`)."""
+        return any(named.part.needs_purity for named in self.parts)
+
+    def require_scores(self, preference: Preference) -> None:
+        """Check that a row has the scores that some part reads.
+
+        Raises:
+            RowError: it has not.
+        """
+        for named in self.parts:
+            if wanting := named.part.unscored(preference):
+                raise RowError(
+                    "response has no score, and the objective reads scores",
+                    field=f"responses[{min(wanting)}].score",
+                    hint=f"{named.name} weighs pairs by how far scores are apart; score the rows, or take dpo",
+                )
+
     def counts(self, facts: GroupFacts, lengths: Tensor) -> dict[str, Tensor]:
         """Return for each term its counts [B], known before any forward.
 
@@ -90,28 +116,62 @@ class Objective:
         """
         return {named.name: named.part.counts(facts, lengths) for named in self.parts}
 
-    def __call__(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> ObjectiveOutput:
+    def survey(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> dict[str, Tensor]:
+        """Return what each part that shares something with its step wants known of one micro-batch, [n, C] each."""
+        surveys = {named.name: named.part.survey(policy, reference, facts) for named in self.parts}
+        return {name: survey for name, survey in surveys.items() if survey is not None}
+
+    def first_memory(self) -> dict[str, Memory]:
+        """Return for each part what it remembers before the first step; parts that remember nothing are left out."""
+        memories = {named.name: named.part.first_memory() for named in self.parts}
+        return {name: memory for name, memory in memories.items() if memory}
+
+    def remember(self, memory: Mapping[str, Memory], surveys: Mapping[str, Tensor]) -> dict[str, Memory]:
+        """Return what is remembered after a step, from the surveys of all its micro-batches on all ranks."""
+        parts = {named.name: named.part for named in self.parts}
+        return {name: parts[name].remember(held, surveys[name]) for name, held in memory.items()}
+
+    def __call__(
+        self,
+        policy: GroupLogps,
+        reference: GroupLogps | None,
+        facts: GroupFacts,
+        step: Mapping[str, StepFacts] | None = None,
+    ) -> ObjectiveOutput:
         """Return terms, rewards and metrics of a batch.
+
+        Args:
+            step: part name -> what it is told about the step; by default the batch is the whole step, and the first.
 
         Raises:
             ValueError: `needs_reference` and there is none.
         """
         if self.needs_reference and reference is None:
             raise ValueError(f"the objective ({self.description}) needs log-probs of a reference, and got None")
+        step = self._lonely_step(policy, reference, facts) if step is None else step
         counts = self.counts(facts, policy.lengths())
         terms = tuple(
-            Term(named.name, named.part.values(policy, reference, facts), counts[named.name], named.weight)
+            Term(
+                named.name,
+                named.part.values(policy, reference, facts, step.get(named.name, StepFacts())),
+                counts[named.name],
+                named.weight,
+            )
             for named in self.parts
         )
         metrics = {f"loss/{term.name}": Ratio(term.values.detach().sum(), term.counts.sum()) for term in terms}
         with torch.no_grad():
-            comparing = next((named.part for named in self.parts if isinstance(named.part, Pairwise)), None)
+            comparing = next((named.part for named in self.parts if named.part.pairs is not None), None)
             if comparing is None:
                 return ObjectiveOutput(terms, None, metrics | likelihood_metrics(policy))
-            rewards = comparing.rewards(policy, reference)
+            rewards = comparing.rewards(policy, reference, facts)
             return ObjectiveOutput(
                 terms, rewards, metrics | preference_metrics(comparing.pairs, rewards, policy, facts)
             )
+
+    def _lonely_step(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> dict[str, StepFacts]:
+        surveys, memory = self.survey(policy, reference, facts), self.first_memory()
+        return {name: StepFacts(survey=surveys.get(name), memory=memory.get(name, {})) for name in surveys | memory}
 
 
 def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
@@ -136,25 +196,32 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
     for position, spec in enumerate(specs):
         given = dict(spec if isinstance(spec, Mapping) else spec.model_dump(exclude_unset=True))
         place = f"objective[{position}] " if len(specs) > 1 else ""
-        preset = _preset(given, place)
-        where = place + preset.name
+        if "name" not in given:
+            raise ConfigError(f"{place}name is missing (got {show(given)}); it is one of {', '.join(PRESETS)}")
+        name = given.pop("name")
+        preset, where = preset_named(name), f"{place}{name}"
         weight = _weight(given, where)
-        options = read_options(preset.options, given, where, preset.refuses)
+        renamed, called = _renamed(given, name, preset, where)
+        options = read_options(preset.options, renamed, where, readers=readers_of, called=called)
         label = _unused(preset.name, {named.name for named in parts})
         parts += [NamedPart(label + suffix, weight * share, part) for suffix, share, part in preset.parts(options)]
-        descriptions.append(_describe(preset, options, weight))
+        descriptions.append(("" if weight == 1 else f"{weight:g} * ") + f"{preset.name}({described(options)})")
     return Objective(tuple(parts), " + ".join(descriptions))
 
 
-def _preset(given: dict[str, Any], place: str) -> Preset:
-    if "name" not in given:
-        raise ConfigError(f"{place}name is missing (got {show(given)}); it is one of {', '.join(PRESETS)}")
-    name = given.pop("name")
-    if name not in PRESETS:
-        near = get_close_matches(str(name).lower(), PRESETS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else "."
-        raise ConfigError(f"{place}unknown objective {show(name)}{meant} There are: {', '.join(PRESETS)}")
-    return PRESETS[name]
+def _renamed(given: Mapping[str, Any], name: str, preset: Preset, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the options under our names, and how each was written."""
+    refuses = ALIASES[name].refuses if name in ALIASES else {}
+    renamed: dict[str, Any] = {}
+    called: dict[str, str] = {}
+    for option, value in given.items():
+        if option in refuses:
+            raise ConfigError(f"{where}: option {option!r} makes no sense here: {refuses[option]}")
+        ours = preset.also.get(option, option)
+        if ours in renamed:
+            raise ConfigError(f"{where}: option {option!r} is another name of {ours!r}, and both are given; keep one")
+        renamed[ours], called[ours] = value, option
+    return renamed, called
 
 
 def _weight(given: dict[str, Any], where: str) -> float:
@@ -169,13 +236,3 @@ def _weight(given: dict[str, Any], where: str) -> float:
 def _unused(name: str, taken: set[str]) -> str:
     candidates = [name] + [f"{name}_{number}" for number in range(2, len(taken) + 3)]
     return next(candidate for candidate in candidates if candidate not in taken)
-
-
-def _describe(preset: Preset, options: Any, weight: float) -> str:
-    values = ", ".join(
-        f"{option.name}={value:g}"
-        if isinstance(value := getattr(options, option.name), float)
-        else f"{option.name}={value}"
-        for option in fields(options)
-    )
-    return ("" if weight == 1 else f"{weight:g} * ") + f"{preset.name}({values})"

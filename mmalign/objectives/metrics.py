@@ -28,7 +28,7 @@ def preference_metrics(pairing: str, rewards: Tensor, policy: GroupLogps, facts:
 
     Args:
         pairing: which pairs.
-        rewards: [B, K].
+        rewards: [P, 2], of the better and the worse response of each pair.
 
     Returns:
         `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies` (share of pairs whose better
@@ -36,14 +36,14 @@ def preference_metrics(pairing: str, rewards: Tensor, policy: GroupLogps, facts:
         `lengths/rejected` (tokens), `lengths/chosen_longer` (share of pairs; one half for equal lengths).
     """
     pairs = pair_index(facts, pairing)
-    lengths = policy.lengths().to(rewards.dtype)
-    margin = pairs.difference(rewards)
-    longer = (pairs.difference(lengths).sign() + 1) / 2
+    lengths = pairs.sides(policy.lengths().to(rewards.dtype))
+    margin = rewards[:, 0] - rewards[:, 1]
+    longer = ((lengths[:, 0] - lengths[:, 1]).sign() + 1) / 2
     return {
         **_sides("rewards", rewards, pairs),
         "rewards/margins": _group_mean(margin, pairs),
         "rewards/accuracies": _group_mean((margin > 0).to(rewards.dtype), pairs),
-        **_sides("logps", policy.sums().detach(), pairs),
+        **_sides("logps", pairs.sides(policy.sums().detach()), pairs),
         **_sides("lengths", lengths, pairs),
         "lengths/chosen_longer": _group_mean(longer, pairs),
     }
@@ -51,8 +51,8 @@ def preference_metrics(pairing: str, rewards: Tensor, policy: GroupLogps, facts:
 
 def _sides(name: str, value: Tensor, pairs: PairIndex) -> dict[str, Ratio]:
     return {
-        f"{name}/chosen": _group_mean(value[pairs.group, pairs.better], pairs),
-        f"{name}/rejected": _group_mean(value[pairs.group, pairs.worse], pairs),
+        f"{name}/chosen": _group_mean(value[:, 0], pairs),
+        f"{name}/rejected": _group_mean(value[:, 1], pairs),
     }
 
 

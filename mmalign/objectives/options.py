@@ -1,82 +1,194 @@
-"""Options of a preset: declared with their meaning and rule, read from a recipe with errors a person can act on."""
+"""Options of objectives: each declared once, with its meaning and its rule; a preset names those it reads.
+
+The same word means the same everywhere. A preset gives each of its options a default; an option that it does not read,
+or that another option leaves without effect, is refused by name: nothing is ignored in silence.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any
 
 from mmalign.errors import ConfigError, show
+from mmalign.objectives.divergences import DIVERGENCES
+from mmalign.pairs.ranking import PAIRINGS
 
-OptionsType = TypeVar("OptionsType")
+_NOTHING = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option.
+
+    Args:
+        meaning: one line for people.
+        rule: what a value must be, in words.
+        broken: value -> hint at what is wrong with it ("" for nothing more than the rule), or None when it is right.
+        neutral: value at which the option changes nothing; it is then left out of descriptions.
+        only_if: (other option, value): read only when the other has this value.
+    """
+
+    meaning: str
+    rule: str
+    broken: Callable[[Any], str | None]
+    neutral: Any = _NOTHING
+    only_if: tuple[str, Any] | None = None
+
+    def is_read(self, values: Mapping[str, Any]) -> bool:
+        """Say whether the other options of a preset leave this one an effect."""
+        return self.only_if is None or values.get(self.only_if[0]) == self.only_if[1]
+
+    def is_quiet(self, values: Mapping[str, Any], value: Any) -> bool:
+        """Say whether the value changes nothing."""
+        return not self.is_read(values) or value == self.neutral
 
 
 def number(
-    default: float,
     meaning: str,
     *,
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
-) -> Any:
-    """Declare an option that is a finite number, with open (`above`, `below`) or closed (`at_least`) bounds."""
-    bounds = [("above", above), ("at least", at_least), ("below", below)]
-    rule = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+    at_most: float | None = None,
+    **more: Any,
+) -> Option:
+    """Declare an option that is a finite number, with open (`above`, `below`) or closed bounds."""
+    bounds = [("above", above), ("at least", at_least), ("below", below), ("at most", at_most)]
+    words = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
 
     def broken(value: Any) -> str | None:
-        wanted = f"must be a number {rule}".rstrip()
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return wanted + (f"; YAML reads {value} as text, write it with a point" if _is_number_text(value) else "")
+            return f"YAML reads {value} as text, write it with a point" if _is_number_text(value) else ""
         outside = (
             not math.isfinite(value)
             or (above is not None and value <= above)
             or (at_least is not None and value < at_least)
             or (below is not None and value >= below)
+            or (at_most is not None and value > at_most)
         )
-        return wanted if outside else None
+        return "" if outside else None
 
-    return field(default=default, metadata={"meaning": meaning, "broken": broken})
+    return Option(meaning=meaning, rule=f"a number {words}".rstrip(), broken=broken, **more)
 
 
-def choice(default: str, meaning: str, among: tuple[str, ...]) -> Any:
+def choice(meaning: str, among: tuple[str, ...], **more: Any) -> Option:
     """Declare an option that is one of a few words."""
 
     def broken(value: Any) -> str | None:
-        if value in among:
-            return None
         near = get_close_matches(str(value), among, n=1)
-        return f"must be one of {', '.join(among)}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return None if value in among else f"did you mean {near[0]!r}?" if near else ""
 
-    return field(default=default, metadata={"meaning": meaning, "broken": broken})
+    return Option(meaning=meaning, rule=f"one of {', '.join(among)}", broken=broken, **more)
+
+
+def switch(meaning: str, **more: Any) -> Option:
+    """Declare an option that is true or false."""
+    return Option(
+        meaning=meaning, rule="true or false", broken=lambda value: None if isinstance(value, bool) else "", **more
+    )
+
+
+OPTIONS: Mapping[str, Option] = {
+    "beta": number("inverse temperature: how many nats of log-ratio make one unit of reward", above=0),
+    "gamma": number("by how much beta times the better score must lead", at_least=0),
+    "pairs": choice("which pairs of a list of responses are compared", PAIRINGS),
+    "label_smoothing": number("e, the share of labels believed to be flipped", at_least=0, below=0.5, neutral=0),
+    "epsilon": number("e, the probability that the target gives to the worse response", above=0, below=0.5),
+    "sft_weight": number("weight of the likelihood of the best response", at_least=0),
+    "normalise": choice("what the sum over the batch is divided by", ("token", "sequence")),
+    "f_divergence_type": choice("divergence that holds the policy to the reference", DIVERGENCES, neutral="reverse_kl"),
+    "f_alpha_divergence_coef": number(
+        "order of the alpha divergence; 1 is reverse KL", only_if=("f_divergence_type", "alpha_divergence")
+    ),
+    "ld_alpha": number(
+        "weight of the tokens beyond the length of the shorter response (LD-DPO)", at_least=0, at_most=1, neutral=1
+    ),
+    "edit_weight": number("weight of the tokens that differ between the two responses", above=0),
+    "use_weighting": switch(
+        "weigh a pair by how probable its responses are under the policy (WPO), unbounded as in TRL", neutral=False
+    ),
+    "discopop_tau": number("temperature of the blend between logistic and exponential loss", above=0, below=1),
+    "alpha": number("exponent of the inverse power of the token probability; 0 is the log-probability"),
+    "desirable_weight": number("factor of the loss of better responses", above=0),
+    "undesirable_weight": number("factor of the loss of worse responses", above=0),
+    "list_weight": number("weight of the order of the list", above=0),
+    "best_factor": number("factor of beta where the better response is of the best level", above=0),
+    "reach": number("by what share of itself beta grows at most", at_least=0),
+    "rate": number("how fast beta grows with the gap between scores", above=0),
+    "gap_factor": number("factor of beta at a gap of 0", above=0),
+    "mean_gap": number("mean of the score gaps of all rows"),
+    "quality_rate": number("how fast the weight grows with the gap between scores", at_least=0),
+    "settled_at": number("beta times the gap of log-probs per token at which a pair counts half", at_least=0),
+    "focus": number("power with which settled pairs lose weight; 0 is off", at_least=0),
+    "good_score": number("score from which a best response is kept from becoming less likely"),
+    "beta_scaling": number("how strongly beta follows the mean margin of the step", at_least=0),
+    "selected_share": number("share of the step's pairs that are selected", above=0, at_most=1),
+    "reliability": number("eta: share of right labels believed before the first step", above=0.5, below=1),
+    "reliability_rate": number("how far a step moves the reliability of an annotator", at_least=0, at_most=1),
+    "dpo_weight": number("weight of the dpo term", at_least=0),
+    "bco_weight": number("weight of the bco_pair term", at_least=0),
+}
 
 
 def read_options(
-    options: type[OptionsType], given: Mapping[str, Any], where: str, refused: Mapping[str, str]
-) -> OptionsType:
-    """Build `options` from what a recipe gives.
+    defaults: Mapping[str, Any],
+    given: Mapping[str, Any],
+    where: str,
+    *,
+    readers: Callable[[str], list[str]],
+    called: Mapping[str, str],
+) -> SimpleNamespace:
+    """Return the values of a preset's options.
 
     Args:
-        options: a frozen dataclass whose fields are declared by `number` and `choice`.
-        given: option -> value.
-        where: how the message names the place ("dpo", or "objective[1] dpo").
-        refused: options that other objectives have but that make no sense here -> why, and the way out.
+        defaults: option -> default, all that the preset reads.
+        given: option -> value, from a recipe.
+        where: how a message names the place ("dpo", or "objective[1] dpo").
+        readers: option -> names of the presets that read it.
+        called: option -> how the recipe writes it, where that is not our name.
 
     Raises:
-        ConfigError: unknown, refused or out-of-range option.
+        ConfigError: unknown or out-of-range option, or one that the preset does not read.
     """
-    declared = {option.name: option for option in fields(options)}
     for name, value in given.items():
-        if name in refused:
-            raise ConfigError(f"{where}: option {name!r} makes no sense here: {refused[name]}")
-        if name not in declared:
-            near = get_close_matches(str(name), declared, n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else "."
-            raise ConfigError(f"{where}: unknown option {show(name)}{meant} It has: weight, {', '.join(declared)}")
-        if (problem := declared[name].metadata["broken"](value)) is not None:
-            raise ConfigError(f"{where}: option {name!r} {problem} (got {show(value)})")
-    return options(**given)
+        if name not in defaults:
+            raise ConfigError(_unread(name, defaults, where, readers))
+        option = OPTIONS[name]
+        if (hint := option.broken(value)) is not None:
+            problem = f"must be {option.rule}" + (f"; {hint}" if hint else "")
+            raise ConfigError(f"{where}: option {called.get(name, name)!r} {problem} (got {show(value)})")
+    values = {**defaults, **given}
+    for name in given:
+        if not OPTIONS[name].is_read(values):
+            other, wanted = OPTIONS[name].only_if
+            raise ConfigError(
+                f"{where}: option {name!r} is read only with {other}: {wanted} (got {other}: {values[other]}); "
+                f"set that too, or remove {name!r}"
+            )
+    return SimpleNamespace(**values)
+
+
+def described(values: SimpleNamespace) -> str:
+    """Return the options that change something, as "beta=0.1, pairs=all"."""
+    plain = vars(values)
+    shown = {name: value for name, value in plain.items() if not OPTIONS[name].is_quiet(plain, value)}
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in shown.items()
+    )
+
+
+def _unread(name: str, defaults: Mapping[str, Any], where: str, readers: Callable[[str], list[str]]) -> str:
+    if name in OPTIONS:
+        which = readers(name)
+        others = ", ".join(which[:8]) + (", ..." if len(which) > 8 else "")
+        return f"{where}: option {name!r} makes no sense here, nothing would read it; it is read by {others}"
+    near = get_close_matches(str(name), defaults, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{where}: unknown option {show(name)}{meant} It has: weight, {', '.join(defaults)}"
 
 
 def _is_number_text(value: Any) -> bool:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.objectives.divergences import LARGEST_EXPONENT, Shape, reverse_kl
 
 
 def sequence_sum(logps: GroupLogps) -> Tensor:
@@ -41,6 +43,20 @@ def log_odds(logps: GroupLogps) -> Tensor:
     return mean - log1mexp(mean)
 
 
+def inverse_power(alpha: float) -> Callable[[GroupLogps], Tensor]:
+    """Return the score (1 - p^-alpha) / alpha of p = exp(A); A itself where alpha is 0.
+
+    The exponent is cut at 80, above which the power does not fit fp32.
+
+    Source: AlphaPO, arXiv:2501.03884.
+    """
+    return sequence_mean if alpha == 0 else partial(_inverse_power, alpha=alpha)
+
+
+def _inverse_power(logps: GroupLogps, alpha: float) -> Tensor:
+    return -torch.expm1((-alpha * logps.means()).clamp(max=LARGEST_EXPONENT)) / alpha
+
+
 def log1mexp(x: Tensor) -> Tensor:
     """Return log(1 - exp(x)) for x < 0 without cancellation, with a finite gradient on both branches.
 
@@ -56,21 +72,27 @@ def log1mexp(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """s(y) = scale * ( of(policy) - of(reference) ), or scale * of(policy) without a reference.
+    """s(y) = scale * shape( of(policy) - of(reference) ), or scale * of(policy) without a reference.
 
     Args:
-        of: `sequence_sum`, `sequence_mean` or `log_odds`.
+        of: `sequence_sum`, `sequence_mean`, `log_odds` or `inverse_power(...)`.
         scale: what papers call beta.
         reference: whether the same quantity under the reference is subtracted.
+        shape: of the log-ratio, from `divergences.py`; the log-ratio itself for DPO.
+        per_token: whether the shaped value is divided by the number of tokens.
     """
 
     of: Callable[[GroupLogps], Tensor]
     scale: float = 1.0
     reference: bool
+    shape: Shape = reverse_kl
+    per_token: bool = False
 
     def __call__(self, policy: GroupLogps, reference: GroupLogps | None) -> Tensor:
         """Return [B, K]. The reference carries no gradient, whoever computed it."""
         value = self.of(policy)
         if self.reference:
-            value = value - self.of(reference).detach()
+            value = self.shape(value - self.of(reference).detach())
+        if self.per_token:
+            value = value / policy.lengths().clamp(min=1)
         return self.scale * value

@@ -1,10 +1,10 @@
-"""Label targets q: how far a label "better" is believed. The loss of a pair is q link(m) + (1 - q) link(-m)."""
+"""Label targets q: how far a label "better" is believed.
+
+The loss of a pair is q * loss(right label) + (1 - q) * loss(wrong label). A target is a number, or a rule that finds
+one for every pair (`rules.py`).
+"""
 
 from __future__ import annotations
-
-from torch import Tensor
-
-from mmalign.objectives.links import Link
 
 CERTAIN = 1.0
 """q = 1: the label is right."""
@@ -23,10 +23,3 @@ def unbiased(error_rate: float) -> float:
     Source: robust DPO, arXiv:2403.00409.
     """
     return (1 - error_rate) / (1 - 2 * error_rate)
-
-
-def towards(target: float, link: Link, margin: Tensor) -> Tensor:
-    """Return q link(m) + (1 - q) link(-m), of the shape of `margin`."""
-    if target == CERTAIN:
-        return link(margin)
-    return target * link(margin) + (1 - target) * link(-margin)

@@ -1,19 +1,29 @@
-"""Terms of a loss: what is summed inside each group, and what the sum over the batch is divided by."""
+"""Terms of a loss: what is summed inside each group, what the sum over the batch is divided by, and what a step shares.
+
+Most parts of a loss see one micro-batch and nothing else. Two need more, and say so:
+
+    whole_step    a value over everything one optimiser step sees (a sort, a mean): the step surveys all micro-batches
+                  of all ranks before the first loss (`train/survey.py`); every part gets its survey in `StepFacts`
+    memory        a few numbers kept from step to step (a running mean): every step's survey goes to `remember`, the
+                  result is the memory of the next step and part of every checkpoint
+
+Both are sums over the rows of the step, so they do not depend on how rows are cut into micro-batches or dealt to ranks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts, pair_index
-from mmalign.objectives.links import Link
-from mmalign.objectives.score import Score
-from mmalign.objectives.targets import CERTAIN, towards
-from mmalign.objectives.weights import compared_weight, shared_weight
+from mmalign.objectives.weights import compared_weight
 from mmalign.pairs.ranking import rank_pairs
+
+Memory = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,71 +43,124 @@ class Term:
     weight: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pairwise:
-    """Mean over groups of the mean over their pairs of q link(m) + (1 - q) link(-m), m = s(better) - s(worse) - shift.
+@dataclass(frozen=True)
+class StepFacts:
+    """What a part is told about the step that its micro-batch belongs to.
 
     Args:
-        score: s, its scale included.
-        link: of the margin.
-        shift: gamma, by how much the better must lead.
-        target: q.
-        pairs: one of `mmalign.pairs.ranking.PAIRINGS`.
-        reward: what is logged as the reward of a response; default the score.
+        survey: [N, C], what `Part.survey` returned for all micro-batches of all ranks, one after the other; None for
+            parts without.
+        start: row of `survey` where this micro-batch begins.
+        memory: what the part remembers of the steps before.
     """
 
-    score: Score
-    link: Link
-    shift: float = 0.0
-    target: float = CERTAIN
-    pairs: str = "all"
-    reward: Score | None = None
+    survey: Tensor | None = None
+    start: int = 0
+    memory: Memory = field(default_factory=dict)
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether the score is taken against a reference."""
-        return self.score.reference
+
+class Part:
+    """One addend of a loss, seen from outside. Subclasses are frozen dataclasses; the defaults are those of most."""
+
+    needs_reference: bool
+    whole_step = False
+    needs_purity = False
+    needs_scores = False
+    pairs: str | None = None
+    """Which pairs of responses it compares, and logs rewards of; None for parts that compare nothing."""
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
-        """Return the positions that some pair of a row with these levels reads."""
-        return {position for pair in rank_pairs(levels, self.pairs) for position in pair}
+        """Return the positions that are read of a row with these levels."""
+        raise NotImplementedError
+
+    def unscored(self, preference: Preference) -> set[int]:
+        """Return the positions of a row's responses whose score it reads and does not find."""
+        read = self.responses_read(preference.levels()) if self.needs_scores else set()
+        return {position for position in read if preference.responses[position].score is None}
+
+    def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
+        """Return [B], what the sum of values is divided by, known before any forward.
+
+        Args:
+            lengths: int [B, K], tokens of each response.
+        """
+        raise NotImplementedError
+
+    def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
+        """Return [B], summed inside each group, with gradient."""
+        raise NotImplementedError
+
+    def rewards(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
+        """Return [P, 2], what is logged as rewards of the compared pairs, detached."""
+        raise NotImplementedError
+
+    def survey(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor | None:
+        """Return [n, C] float64 without gradient, what the step shall know of this micro-batch; None for nothing."""
+        return None
+
+    def first_memory(self) -> Memory:
+        """Return what is remembered before the first step; the same tensors for the whole run, by name."""
+        return {}
+
+    def remember(self, memory: Memory, survey: Tensor) -> Memory:
+        """Return what is remembered after a step."""
+        return memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescue(Part):
+    """Likelihood per token of best responses that are good and have become less likely than under the reference.
+
+    Args:
+        good_score: score from which a response is good.
+    """
+
+    good_score: float
+    needs_reference: bool = True
+    needs_scores: bool = True
+
+    def responses_read(self, levels: Sequence[int]) -> set[int]:
+        """Return the position of the best response, of rows that compare anything."""
+        return {0} if rank_pairs(levels, "all") else set()
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: the weight of each group that has a pair."""
-        return compared_weight(pair_index(facts, self.pairs), facts)
+        return compared_weight(pair_index(facts, "all"), facts)
 
-    def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
-        """Return [B]: the weighted mean of the pair losses of each group."""
-        pairs = pair_index(facts, self.pairs)
-        margin = pairs.difference(self.score(policy, reference)) - self.shift
-        return pairs.group_sums(shared_weight(pairs, facts) * towards(self.target, self.link, margin))
-
-    def rewards(self, policy: GroupLogps, reference: GroupLogps | None) -> Tensor:
-        """Return [B, K], detached."""
-        return (self.reward or self.score)(policy, reference).detach()
+    def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
+        """Return [B]: minus the mean log-prob where it is to be rescued, 0 elsewhere."""
+        fell = policy.means()[:, 0].detach() < reference.means()[:, 0].detach()
+        rescued = fell & (facts.scores[:, 0] >= self.good_score)
+        return -self.counts(facts, policy.lengths()) * rescued * policy.means()[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likelihood:
+class Likelihood(Part):
     """Negative log-likelihood of the best response (SFT).
 
     Args:
         per: "token" divides the sum over the batch by its number of tokens, so long answers weigh more (as in
             transformers and TRL); "sequence" averages each answer over its own tokens first.
+        where: read only rows in which this pairing finds a pair; all rows where None.
     """
 
     per: str = "token"
+    where: str | None = None
     needs_reference: bool = False
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the position of the best response."""
-        return {0}
+        return {0} if self.where is None or rank_pairs(levels, self.where) else set()
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: weight times tokens of the best response, or weight alone per sequence."""
-        return facts.weight * lengths[:, 0] if self.per == "token" else facts.weight * (lengths[:, 0] > 0)
+        best = lengths[:, 0] if self.per == "token" else lengths[:, 0] > 0
+        return self._weight(facts) * best
 
-    def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
+    def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B]: weight times the negative log-likelihood, summed or averaged over tokens."""
         logps = policy.sums() if self.per == "token" else policy.means()
-        return -facts.weight * logps[:, 0]
+        return -self._weight(facts) * logps[:, 0]
+
+    def _weight(self, facts: GroupFacts) -> Tensor:
+        return facts.weight if self.where is None else compared_weight(pair_index(facts, self.where), facts)

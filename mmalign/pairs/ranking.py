@@ -1,7 +1,7 @@
 """Which pairs of a ranked list are compared, and a list of K responses as rows of two.
 
 Ties are never paired, and the order inside a tie never matters, except to `disjoint`, which goes by position. With two
-responses all five rules give the one pair, or none when the two are tied.
+responses all rules but `below_best` give the one pair, or none when the two are tied.
 
     responses a > b = c > d, levels (0, 1, 1, 2)
     all          ab ac ad bd cd    every pair of unequal level
@@ -9,6 +9,7 @@ responses all five rules give the one pair, or none when the two are tied.
     best_worst   ad                the best level against the worst
     adjacent     ab ac bd cd       every level against the next
     disjoint     ad                first with last, second with last but one (bc, but they are tied), ...
+    below_best   bd cd             best_worst of the list without its first response, which is kept for imitation
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from difflib import get_close_matches
 from mmalign.errors import ConfigError, show
 from mmalign.formats.preference import Preference
 
-PAIRINGS = ("all", "best_worst", "best_rest", "adjacent", "disjoint")
+PAIRINGS = ("all", "best_worst", "best_rest", "adjacent", "disjoint", "below_best")
 
 Pair = tuple[int, int]
 
@@ -47,6 +48,7 @@ def rank_pairs(levels: Sequence[int], pairing: str = "all") -> tuple[Pair, ...]:
         "best_worst": lambda i, j: levels[i] == levels[0] and levels[j] == levels[last],
         "adjacent": lambda i, j: levels[j] - levels[i] == 1,
         "disjoint": lambda i, j: i + j == last,
+        "below_best": lambda i, j: i > 0 and levels[i] == levels[1] and levels[j] == levels[last],
     }[pairing]
     return tuple(sorted(pair for pair in unequal if wanted(*pair)))
 

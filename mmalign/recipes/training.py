@@ -114,6 +114,7 @@ def prepare_rows(
             config=config.data,
             tokeniser=tokeniser,
             responses_read=objective.responses_read,
+            require=objective.require_scores,
             reads=objective.description,
             directory=run.data,
             quarantine=run.quarantine,
@@ -180,6 +181,7 @@ def build_learner(
         objective=objective,
         optimizer=optimizer,
         max_grad_norm=config.train.max_grad_norm,
+        memory=objective.first_memory(),
     )
 
 

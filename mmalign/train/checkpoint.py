@@ -4,6 +4,7 @@
       model/                 loads with `from_pretrained`, or as a peft adapter
       optimizer.safetensors  see `state.py`; nothing is pickled
       rng-0.safetensors      one per rank
+      memory.safetensors     what the objective remembers from step to step, if it does
       checkpoint.json        position, identity of the run, and the size of every file; written last
 
 A checkpoint is written to a hidden directory beside its place, flushed to disk, and renamed. A process killed at any

@@ -230,7 +230,8 @@ RULES: tuple[Callable[[Curves], Finding | None], ...] = (
 
 
 def _has_likelihood(curves: Curves) -> bool:
-    return any(curves.has(f"loss/{name}") for name in ("sft", "cpo_nll", "orpo_nll"))
+    names = {name for line in curves.lines for name in line}
+    return any(name.startswith("loss/sft") or (name.startswith("loss/") and name.endswith("_nll")) for name in names)
 
 
 def _number(value: float) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 
+from mmalign.objectives.terms import StepFacts
 from mmalign.sources.quarantine import Quarantine
 from mmalign.train.interrupt import StopRequest
 from mmalign.train.loader import BatchReader, load_ahead
 from mmalign.train.metrics import Totals
 from mmalign.train.sampler import StepSampler
-from mmalign.train.step import Learner, score
+from mmalign.train.step import Learner, Scored, forward
+from mmalign.train.survey import collect, told
 from mmalign.train.vanished import record
 
 
@@ -54,20 +57,39 @@ def evaluate(
     rank = learner.accelerator.process_index
     plan = (batch for step in range(sampler.steps_per_epoch) for batch in sampler.micro_batches(step, rank))
     learner.policy.eval()
-    metrics, refused_rows = Totals(), 0
-    with closing(load_ahead(reader, plan, num_workers)) as batches:
-        for loaded in batches:
-            record(loaded.refused, refused)
-            refused_rows += len(loaded.refused)
-            output, _ = score(learner, loaded)
-            metrics.add(output.metrics, counted=not loaded.is_filler)
+    metrics, refused_rows = Totals(), []
+
+    def scored() -> Iterator[Scored]:
+        with closing(load_ahead(reader, plan, num_workers)) as batches:
+            for loaded in batches:
+                record(loaded.refused, refused)
+                refused_rows.extend(loaded.refused)
+                yield forward(learner, loaded)
+
+    for one, step in _with_step_facts(learner, scored()):
+        output = learner.objective(one.policy, one.reference, one.facts, step)
+        metrics.add(output.metrics, counted=not one.is_filler)
     learner.policy.train()
-    sums = [float(refused_rows), float(stop.number is not None)]
-    means, (refused_rows, signalled_ranks) = metrics.reduce(learner.accelerator, sums)
+    sums = [float(len(refused_rows)), float(stop.number is not None)]
+    means, (refused_over_ranks, signalled_ranks) = metrics.reduce(learner.accelerator, sums)
     if means:
         means["loss"] = sum(part.weight * means.get(f"loss/{part.name}", 0.0) for part in learner.objective.parts)
     return Evaluation(
         metrics={f"eval_{name}": value for name, value in means.items()},
-        refused_rows=int(refused_rows),
+        refused_rows=int(refused_over_ranks),
         signalled_ranks=int(signalled_ranks),
     )
+
+
+def _with_step_facts(learner: Learner, scored: Iterable[Scored]) -> Iterator[tuple[Scored, dict[str, StepFacts]]]:
+    """Yield scored micro-batches with what the objective is told beside them; all held-out rows are one step.
+
+    An objective that compares across the step waits for the last row; until then log-probs alone are kept.
+    """
+    if not learner.objective.whole_step:
+        yield from ((one, told(learner.memory, {}, {})) for one in scored)
+        return
+    kept = list(scored)
+    together, starts = collect(learner.accelerator, [one.survey(learner.objective) for one in kept])
+    for one, start in zip(kept, starts, strict=True):
+        yield one, told(learner.memory, together, start)

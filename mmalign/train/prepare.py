@@ -50,6 +50,7 @@ class Preparation:
         config: the recipe's `data` section.
         tokeniser: counts tokens and finds out what does not fit.
         responses_read: levels of a row -> positions of the responses that the objective reads.
+        require: raises RowError for a row that lacks what the objective reads beside its responses.
         reads: the objective in words; rows are prepared anew when it changes.
         directory: the run's `data/`.
         quarantine: the run's file of refused rows.
@@ -58,6 +59,7 @@ class Preparation:
     config: DataConfig
     tokeniser: Tokeniser
     responses_read: ResponsesRead
+    require: Callable[[Preference], None]
     reads: str
     directory: Path
     quarantine: Path
@@ -163,6 +165,7 @@ def _kept_rows(
     for preference in rows:
         try:
             positions = _positions_read(preference, how.responses_read)
+            how.require(preference)
             stored = with_media(preference, lambda ref: media.put(ref, limits[ref.kind]))
             lengths = how.tokeniser.lengths(with_media(stored, media.fetch))
         except RowError as error:

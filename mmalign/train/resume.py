@@ -61,6 +61,8 @@ def load_checkpoint(learner: Learner, path: Path, identity: Mapping[str, Any]) -
         policy: Policy = accelerator.unwrap_model(learner.policy)
         state.load_model(policy.model, path / "model")
         state.load_optimizer(learner.optimizer, policy, path / "optimizer.safetensors")
+    if learner.memory:
+        learner.memory.update(state.load_memory(path / "memory.safetensors"))
     random_states = path / f"rng-{accelerator.process_index}.safetensors"
     if random_states.exists():
         state.load_random_states(random_states)
@@ -70,6 +72,8 @@ def load_checkpoint(learner: Learner, path: Path, identity: Mapping[str, Any]) -
 def _write(learner: Learner, directory: Path) -> None:
     accelerator = learner.accelerator
     state.save_random_states(directory / f"rng-{accelerator.process_index}.safetensors")
+    if learner.memory and accelerator.is_main_process:
+        state.save_memory(learner.memory, directory / "memory.safetensors")
     if is_sharded(accelerator):
         accelerator.save_state(str(directory / "sharded"))
     elif accelerator.is_main_process:

@@ -1,9 +1,10 @@
-"""Weights, optimiser and random states <-> safetensors, exactly and without pickle."""
+"""Weights, optimiser, memory and random states <-> safetensors, exactly and without pickle."""
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,20 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Pat
         state.setdefault(index[name], {})[entry] = value
     groups = [{**group, "params": [index[name] for name in group["params"]]} for group in groups]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def save_memory(memory: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
+    """Write what the objective remembers from step to step, as `<part>/<name>`."""
+    save_file({f"{part}/{name}": value for part, held in memory.items() for name, value in held.items()}, path)
+
+
+def load_memory(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Read back what `save_memory` wrote."""
+    memory: dict[str, dict[str, Tensor]] = {}
+    for key, value in load_file(path).items():
+        part, name = key.rsplit("/", 1)
+        memory.setdefault(part, {})[name] = value
+    return memory
 
 
 def save_random_states(path: Path) -> None:

@@ -3,8 +3,10 @@
 The loss of a step is  sum over terms of weight * sum(values) / sum(counts)  with both sums over all micro-batches of
 all ranks. The counts depend on the rows alone, so they are added up before the first forward; each micro-batch then
 contributes its final share of the gradient. Cutting a step into other micro-batches, or dealing it to other ranks,
-changes rounding only. A loss or gradient that is not finite stops the run before it can reach the weights; only
-DeepSpeed, which steps inside its backward pass, has stepped by then, and --resume goes on from the checkpoint before.
+changes rounding only. An objective that compares across the step (`whole_step`) is shown all of it before the first
+loss, at the price of one more forward where a rank has several micro-batches. A loss or gradient that is not finite
+stops the run before it can reach the weights; only DeepSpeed, which steps inside its backward pass, has stepped by
+then, and --resume goes on from the checkpoint before.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from zlib import crc32
 
 import torch
 from accelerate import Accelerator
@@ -26,9 +29,11 @@ from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.compose import Objective, ObjectiveOutput
+from mmalign.objectives.terms import Memory, StepFacts
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
 from mmalign.train.optim import set_learning_rate
+from mmalign.train.survey import collect, told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,7 @@ class Learner:
         objective: what is minimised.
         optimizer: as `accelerator.prepare` returned it; None where nothing is trained.
         max_grad_norm: longest gradient; None never clips.
+        memory: what the objective remembers from step to step, by part; the same on all ranks, changed by every step.
     """
 
     accelerator: Accelerator
@@ -52,6 +58,21 @@ class Learner:
     objective: Objective
     optimizer: torch.optim.Optimizer | None = None
     max_grad_norm: float | None = None
+    memory: dict[str, Memory] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One micro-batch as an objective sees it; a filler counts for nothing."""
+
+    policy: GroupLogps
+    reference: GroupLogps | None
+    facts: GroupFacts
+    is_filler: bool
+
+    def survey(self, objective: Objective) -> dict[str, Tensor]:
+        """Return what `objective` wants known of it."""
+        return objective.survey(self.policy, self.reference, self.facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,23 +109,28 @@ def train_step(
     accelerator = learner.accelerator
     set_learning_rate(learner.optimizer, learning_rate)
     totals = count_over_ranks(learner, loaded)
-    metrics, losses = Totals(), []
+    seen, steps = look_first(learner, loaded)
+    metrics, losses, surveys = Totals(), [], []
     for position, one in enumerate(loaded):
         last = position == len(loaded) - 1
         accelerator.sync_gradients = last  # DeepSpeed steps inside the backward pass that synchronises
         with nullcontext() if last else accelerator.no_sync(learner.policy):
-            output, policy = score(learner, one)
+            scored = forward(learner, one, seen[position])
+            output = learner.objective(scored.policy, scored.reference, scored.facts, steps[position])
             loss = output.loss(totals)
             losses.append(loss.detach())
             # Ranks average their gradients, while the sums over ranks are meant.
-            accelerator.backward(_with_gradient(loss, policy) * accelerator.num_processes)
+            accelerator.backward(_with_gradient(loss, scored.policy) * accelerator.num_processes)
         metrics.add(output.metrics, counted=not one.is_filler)
+        surveys.append(scored.survey(learner.objective) if learner.memory else {})
+    together, _ = collect(accelerator, surveys)
     norm = _clip(learner) / accelerator.num_processes
     facts = [torch.stack(losses).sum(), norm, *_facts(loaded), float(signalled)]
     means, (loss, grad_norm, num_tokens, refused_rows, signalled_ranks) = metrics.reduce(accelerator, facts)
     _require_finite(accelerator, loaded, losses, step=step, loss=loss, grad_norm=grad_norm)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
+    learner.memory.update(learner.objective.remember(learner.memory, together))
     return StepReport(
         metrics={"loss": loss, **means, "grad_norm": grad_norm, "learning_rate": learning_rate},
         num_tokens=int(num_tokens),
@@ -113,23 +139,58 @@ def train_step(
     )
 
 
-def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, GroupLogps]:
-    """Return what the objective says about one micro-batch, and the policy's log-probs."""
+def look_first(
+    learner: Learner, loaded: Sequence[LoadedBatch]
+) -> tuple[list[Scored | None], list[dict[str, StepFacts]]]:
+    """Return what each micro-batch is told about its step, and what is scored by now; all ranks call it together.
+
+    Nothing is scored for an objective that sees micro-batches one by one. A single micro-batch is scored with gradient,
+    ready for its loss; of several only the reference's log-probs are kept, for gradients of all would not fit.
+    """
+    if not learner.objective.whole_step:
+        nothing: list[Scored | None] = [None] * len(loaded)
+        return nothing, [told(learner.memory, {}, {})] * len(loaded)
+    with nullcontext() if len(loaded) == 1 else torch.no_grad():
+        seen = [forward(learner, one) for one in loaded]
+    together, starts = collect(learner.accelerator, [one.survey(learner.objective) for one in seen])
+    return list(seen), [told(learner.memory, together, start) for start in starts]
+
+
+def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | None = None) -> Scored:
+    """Return log-probs and facts of one micro-batch.
+
+    Args:
+        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed.
+    """
+    if seen is not None and seen.policy.token_logps.requires_grad:
+        return seen
     batch = loaded.batch.to(learner.accelerator.device)
     with learner.vision.batch(batch):
-        reference = _reference_logps(learner, loaded, batch)
-        policy = _group(learner.policy(batch), batch)
-    output = learner.objective(policy, None if reference is None else _group(reference, batch), facts_of(batch))
-    return output, policy
+        reference = _reference_logps(learner, loaded, batch) if seen is None else seen.reference
+        policy = _policy_logps(learner, batch)
+    return Scored(policy=policy, reference=reference, facts=facts_of(batch), is_filler=loaded.is_filler)
 
 
-def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> Tensor | None:
+def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, GroupLogps]:
+    """Return what the objective says about one micro-batch that is a step by itself, and the policy's log-probs."""
+    scored = forward(learner, loaded)
+    return learner.objective(scored.policy, scored.reference, scored.facts), scored.policy
+
+
+def _policy_logps(learner: Learner, batch: TreeBatch) -> GroupLogps:
+    if not learner.objective.needs_purity:
+        return _group(learner.policy(batch), batch)
+    token_logps, log_purity = learner.policy(batch, with_purity=True)
+    return replace(_group(token_logps, batch), log_purity=log_purity)
+
+
+def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> GroupLogps | None:
     if not learner.objective.needs_reference:
         return None
-    if loaded.is_filler and not learner.reference.models:
-        return torch.zeros(batch.response_mask.shape, device=batch.input_ids.device)  # no table knows fillers
+    if loaded.is_filler and not learner.reference.models:  # no table knows fillers
+        return _group(torch.zeros(batch.response_mask.shape, device=batch.input_ids.device), batch)
     with learner.accelerator.autocast():
-        return learner.reference(batch)
+        return _group(learner.reference(batch), batch)
 
 
 def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[str, float]:
@@ -147,13 +208,22 @@ def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[st
 
 def facts_of(batch: TreeBatch) -> GroupFacts:
     """Return what is known of the batch's groups before any forward."""
+    device = batch.weight.device
     return GroupFacts(
-        levels=batch.levels, weight=batch.weight, margin=batch.margin, response_mask=batch.response_lengths > 0
+        levels=batch.levels,
+        weight=batch.weight,
+        margin=batch.margin,
+        response_mask=batch.response_lengths > 0,
+        scores=batch.scores,
+        seed=torch.tensor([crc32(name.encode()) for name in batch.ids], device=device),
+        annotator=torch.tensor([crc32(tags.get("annotator", "").encode()) for tags in batch.tags], device=device),
     )
 
 
 def _group(token_logps: Tensor, batch: TreeBatch) -> GroupLogps:
-    return GroupLogps(token_logps=token_logps, mask=batch.response_mask, token_weights=batch.token_weights)
+    mask = batch.response_mask
+    tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
+    return GroupLogps(token_logps=token_logps, mask=mask, token_weights=batch.token_weights, tokens=tokens)
 
 
 def _clip(learner: Learner) -> Tensor | float:

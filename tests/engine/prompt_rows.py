@@ -38,6 +38,7 @@ class Tree:
     id: str = "row"
     response_weights: tuple[Tensor, ...] | None = None
     margin: float | None = None
+    scores: tuple[float, ...] = ()
     weight: float = 1.0
     tags: dict = field(default_factory=dict)
     media_key: str | None = None

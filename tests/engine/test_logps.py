@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmalign.engine import logps
-from mmalign.engine.logps import GroupLogps, response_logps
+from mmalign.engine.logps import GroupLogps, response_log_purity, response_logps
 
 N, V, D = 13, 29, 7
 
@@ -46,6 +46,24 @@ def test_two_equal_logits_give_ln_half():
 def test_softcap_bends_logits_before_the_softmax():
     value = response_logps(torch.ones(1, 1), torch.tensor([[8.0], [0.0]]), None, torch.tensor([1]), softcap=2.0)
     assert value.item() == pytest.approx(-math.log1p(math.exp(2 * math.tanh(4))), rel=1e-6)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_purity_is_the_mean_probability_of_a_draw(tiling, with_bias, softcap):
+    hidden, weight, bias, _ = inputs(torch.float64, with_bias=with_bias)
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    expected = logits.softmax(-1).square().sum(-1).log()
+    purity = response_log_purity(hidden, weight, bias, softcap)
+    torch.testing.assert_close(purity, expected, rtol=1e-12, atol=0)
+    assert not purity.requires_grad
+
+
+def test_purity_of_two_equal_logits_is_one_half_and_of_a_certain_one_is_one():
+    weight = torch.tensor([[3.0], [3.0], [-90.0]])
+    assert response_log_purity(torch.ones(1, 1), weight, None).item() == pytest.approx(-math.log(2))
+    assert response_log_purity(-torch.ones(1, 1), weight, None).item() == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])

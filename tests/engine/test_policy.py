@@ -116,6 +116,19 @@ def test_only_response_positions_reach_the_head(tiny_model, monkeypatch):
     assert seen[0] < batch.num_tokens / 3
 
 
+@pytest.mark.parametrize("make", [gpt_neox, lambda: tiny("llama")], ids=["outside the tables", "known"])
+def test_purity_stands_beside_the_log_probs_of_the_same_forward(make):
+    model = make()
+    trees = random_trees(VOCABULARY, prompts=[7], responses=[[3]])
+    batch = collate(trees, family_of(model.config), pad_id=1)
+    logps, purity = Policy(model)(batch, with_purity=True)
+    torch.testing.assert_close(logps, Policy(model)(batch), rtol=0, atol=0)
+    row = torch.cat([trees[0].prompt_ids, *trees[0].response_ids])[None]
+    expected = model(input_ids=row).logits[0, 6:9].softmax(-1).square().sum(-1).log()
+    torch.testing.assert_close(purity[0, 0], expected, rtol=1e-4, atol=1e-5)
+    assert logps.requires_grad and not purity.requires_grad
+
+
 def test_log_probs_are_float32_and_zero_where_there_is_no_token(tiny_model):
     policy = load_policy(tiny_model("llama"), dtype="bfloat16")
     batch = collate(rows_of(tiny_model("llama"), policy.base.config), policy.family, pad_id=2)

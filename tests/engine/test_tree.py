@@ -16,7 +16,14 @@ IMPOSSIBLE = -77
 def two_rows():
     """Prompts of 3 and 2 tokens, responses of 2 and 1, and of 3 tokens."""
     return [
-        Tree(id="a", prompt_ids=ids(11, 12, 13), response_ids=(ids(21, 22), ids(31)), weight=2.0, margin=0.5),
+        Tree(
+            id="a",
+            prompt_ids=ids(11, 12, 13),
+            response_ids=(ids(21, 22), ids(31)),
+            weight=2.0,
+            margin=0.5,
+            scores=(7.0, 5.0),
+        ),
         Tree(id="b", prompt_ids=ids(14, 15), response_ids=(ids(41, 42, 43),), tags={"source": "x"}),
     ]
 
@@ -57,6 +64,8 @@ def test_facts_of_a_row_travel_with_it():
     assert batch.ids == ("a", "b")
     assert batch.weight.tolist() == [2.0, 1.0]
     assert batch.margin[0] == 0.5
+    assert batch.scores[0].tolist()[:2] == [7.0, 5.0]
+    assert batch.scores[1].isnan().all()
     assert math.isnan(batch.margin[1])
     assert batch.tags == ({}, {"source": "x"})
     assert batch.token_weights is None

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.comparison import GroupFacts
+from mmalign.train.survey import told
 
 
 def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
-    """Return log-probs whose sums are given: [[(sum, length), ...], ...], spread evenly over the tokens."""
+    """Return log-probs whose sums are given: [[(sum, length), ...], ...], spread evenly over the tokens.
+
+    Every prediction is as sharp as one that is certain (log purity 0).
+    """
     longest = max(length for group in sums_and_lengths for _, length in group)
     responses = max(len(group) for group in sums_and_lengths)
     token_logps = torch.full((len(sums_and_lengths), responses, longest), torch.nan, dtype=dtype)
@@ -18,16 +24,36 @@ def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
         for k, (total, length) in enumerate(group):
             token_logps[b, k, :length] = total / length
             mask[b, k, :length] = True
-    return GroupLogps(token_logps, mask)
+    tokens = torch.arange(mask.numel()).reshape(mask.shape)
+    return GroupLogps(token_logps, mask, tokens=tokens, log_purity=torch.where(mask, 0.0, torch.nan).to(dtype))
 
 
-def facts_of(levels, *, weight=None, dtype=torch.float64) -> GroupFacts:
+def with_logps(logps, token_logps):
+    """Return `logps` with other values, which may collect gradients."""
+    return replace(logps, token_logps=token_logps)
+
+
+def facts_of(levels, *, weight=None, scores=None, dtype=torch.float64) -> GroupFacts:
     """Return the facts of groups with these levels; shorter groups miss their last responses."""
     responses = max(len(group) for group in levels)
     padded = torch.tensor([list(group) + [-7] * (responses - len(group)) for group in levels])
     exists = torch.tensor([[k < len(group) for k in range(responses)] for group in levels])
     weights = torch.ones(len(levels), dtype=dtype) if weight is None else torch.tensor(weight, dtype=dtype)
-    return GroupFacts(padded, weights, torch.full((len(levels),), torch.nan, dtype=dtype), exists)
+    return GroupFacts(
+        levels=padded,
+        weight=weights,
+        margin=torch.full((len(levels),), torch.nan, dtype=dtype),
+        response_mask=exists,
+        scores=torch.full(padded.shape, torch.nan, dtype=dtype) if scores is None else padded_scores(scores, dtype),
+        seed=torch.arange(101, 101 + len(levels)),
+        annotator=torch.zeros(len(levels), dtype=torch.int64),
+    )
+
+
+def padded_scores(scores, dtype=torch.float64):
+    """Return [[3.0, 1.0], [2.0]] as a tensor, nan where there is no response."""
+    most = max(len(group) for group in scores)
+    return torch.tensor([list(group) + [torch.nan] * (most - len(group)) for group in scores], dtype=dtype)
 
 
 def random_batch(seed=0, *, groups=5, responses=2, longest=11, dtype=torch.float64):
@@ -36,14 +62,47 @@ def random_batch(seed=0, *, groups=5, responses=2, longest=11, dtype=torch.float
     lengths = torch.randint(1, longest + 1, (groups, responses), generator=generator)
     mask = torch.arange(longest) < lengths[..., None]
 
+    tokens = torch.randint(0, 3, mask.shape, generator=torch.Generator().manual_seed(seed))
+
     def draw() -> GroupLogps:
         logps = -torch.rand((groups, responses, longest), generator=generator, dtype=dtype) * 3 - 0.05
-        return GroupLogps(logps.masked_fill(~mask, torch.nan), mask)
+        purity = -torch.rand(logps.shape, generator=generator, dtype=dtype) - 0.02
+        return GroupLogps(logps.masked_fill(~mask, torch.nan), mask, None, tokens, purity.masked_fill(~mask, torch.nan))
 
-    return draw(), draw(), facts_of([range(responses)] * groups, dtype=dtype)
+    scores = [[float(2 * responses - 2 * k) for k in range(responses)]] * groups
+    return draw(), draw(), facts_of([range(responses)] * groups, scores=scores, dtype=dtype)
 
 
 def step_loss(objective, policy, reference, facts):
     """Return the loss of a step that consists of this one batch."""
     totals = {name: counts.sum() for name, counts in objective.counts(facts, policy.lengths()).items()}
     return objective(policy, reference, facts).loss(totals)
+
+
+def select(logps, groups):
+    """Return the log-probs of some groups."""
+    return GroupLogps(*(None if value is None else value[groups] for value in vars(logps).values()))
+
+
+def select_facts(facts, groups):
+    """Return the facts of some groups."""
+    return GroupFacts(*(value[groups] for value in vars(facts).values()))
+
+
+def swapped(logps):
+    """Return the log-probs with the order of responses turned round."""
+    return GroupLogps(*(None if value is None else value.flip(1) for value in vars(logps).values()))
+
+
+def cut_loss(objective, policy, reference, facts, cuts):
+    """Return the loss of a step whose groups come in micro-batches, told about each other as `train/step.py` does."""
+    lengths = policy.lengths()
+    totals = {name: counts.sum() for name, counts in objective.counts(facts, lengths).items()}
+    batches = [(select(policy, cut), select(reference, cut), select_facts(facts, cut)) for cut in cuts]
+    surveys = [objective.survey(*batch) for batch in batches]
+    together = {name: torch.cat([survey[name] for survey in surveys]) for name in surveys[0]}
+    starts, loss = dict.fromkeys(together, 0), 0.0
+    for batch, survey in zip(batches, surveys, strict=True):
+        loss = loss + objective(*batch, told(objective.first_memory(), together, starts)).loss(totals)
+        starts = {name: start + len(survey[name]) for name, start in starts.items()}
+    return loss

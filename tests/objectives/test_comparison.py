@@ -36,9 +36,11 @@ def test_pairs_of_a_group_share_its_weight_and_a_tied_group_has_none():
     assert compared_weight(index, facts).tolist() == [6.0, 0.0, 1.0]
 
 
-def test_difference_and_group_sums_by_hand():
+def test_sides_and_group_sums_by_hand():
     index = pair_index(facts_of([(0, 1, 2), (0, 1)]), "best_rest")
-    difference = index.difference(torch.tensor([[5.0, 3.0, 1.0], [2.0, 9.0, 0.0]]))
+    sides = index.sides(torch.tensor([[5.0, 3.0, 1.0], [2.0, 9.0, 0.0]]))
+    assert sides.tolist() == [[5.0, 3.0], [5.0, 1.0], [2.0, 9.0]]
+    difference = sides[:, 0] - sides[:, 1]
     assert difference.tolist() == [2.0, 4.0, -7.0]
     assert index.group_sums(difference).tolist() == [6.0, -7.0]
 

@@ -6,6 +6,7 @@ from objectives.batches import facts_of, logps_of, random_batch
 
 from mmalign.errors import ConfigError
 from mmalign.objectives.compose import build
+from mmalign.objectives.options import OPTIONS
 from mmalign.objectives.presets import PRESETS
 
 
@@ -15,9 +16,9 @@ def test_the_issue_s_objective_describes_itself():
     assert objective.needs_reference
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_only_log_ratio_objectives_need_a_reference(name):
-    assert build([{"name": name}]).needs_reference == (name in {"dpo", "cdpo", "robust", "ipo", "hinge"})
+def test_only_these_need_no_reference():
+    free = {name for name in PRESETS if not build([{"name": name}]).needs_reference}
+    assert free == {"simpo", "alphapo", "cpo", "cpo_simpo", "orpo", "tpo", "tpo_l", "sft", "pro", "knowpat", "rrhf"}
 
 
 def test_calling_without_the_reference_it_needs_is_an_error():
@@ -93,12 +94,24 @@ MISTAKES = [
     ([{"name": "dpo", "beta": float("nan")}], "option 'beta' must be a number above 0"),
     ([{"name": "dpo", "beta": True}], "option 'beta' must be a number above 0"),
     ([{"name": "dpo", "beta": "1e-1"}], "YAML reads 1e-1 as text, write it with a point"),
-    ([{"name": "dpo", "label_smoothing": 0.1}], "'label_smoothing' makes no sense here.*name: cdpo or name: robust"),
+    ([{"name": "sigmoid", "label_smoothing": 0.1}], "'label_smoothing' makes no sense here: TRL.*write name: cdpo"),
+    ([{"name": "aot", "use_weighting": True}], "'use_weighting' makes no sense here, nothing would read it"),
+    ([{"name": "bco_pair", "f_divergence_type": "forward_kl"}], "'f_divergence_type' makes no sense here.*read by dpo"),
+    (
+        [{"name": "dpo", "f_alpha_divergence_coef": 0.3}],
+        "'f_alpha_divergence_coef' is read only with f_divergence_type: alpha_divergence .*got f_divergence_type: rev",
+    ),
+    ([{"name": "dpo", "f_divergence_type": "kl"}], "must be one of reverse_kl, forward_kl, js_div"),
+    ([{"name": "dpo", "ld_alpha": 1.5}], "option 'ld_alpha' must be a number at least 0 and at most 1 .*got 1.5"),
+    ([{"name": "dpo", "use_weighting": 1}], "option 'use_weighting' must be true or false .*got 1"),
+    ([{"name": "exo_pair", "label_smoothing": 0}], "exo_pair: option 'label_smoothing' must be a number above 0"),
+    ([{"name": "cpo", "cpo_alpha": 1, "sft_weight": 2}], "is another name of 'sft_weight', and both are given"),
+    ([{"name": "sigmiod"}], "did you mean 'sigmoid'"),
     ([{"name": "robust", "label_smoothing": 0.5}], "must be a number at least 0 and below 0.5 .*got 0.5"),
     ([{"name": "simpo", "gamma": -1}], "option 'gamma' must be a number at least 0"),
-    ([{"name": "dpo", "gamma": 1.0}], "a target margin belongs to name: simpo"),
-    ([{"name": "dpo", "alpha": 1.0}], "name: sft, weight"),
-    ([{"name": "sft", "beta": 0.1}], "sft compares nothing"),
+    ([{"name": "dpo", "gamma": 1.0}], "'gamma' makes no sense here, nothing would read it; it is read by simpo"),
+    ([{"name": "dpo", "sft_weight": 1.0}], "'sft_weight' makes no sense here.*it is read by rpo, mpo, cpo"),
+    ([{"name": "sft", "beta": 0.1}], "'beta' makes no sense here.*it is read by dpo, cdpo, .*, \\.\\.\\."),
     ([{"name": "dpo", "pairs": "best-worst"}], "option 'pairs' must be one of all.*did you mean 'best_worst'"),
     ([{"name": "dpo", "weight": 0}], "option 'weight' must be a number above 0.*to switch it off, remove it"),
 ]
@@ -116,3 +129,32 @@ def test_every_preset_says_where_it_comes_from(name):
     assert preset.name == name
     assert preset.source
     assert preset.formula
+    assert preset.says
+    assert set(preset.options) <= set(OPTIONS)
+    assert set(preset.also.values()) <= set(preset.options)
+
+
+TRL_NAMES = [
+    ({"name": "sigmoid"}, {"name": "dpo"}),
+    ({"name": "sigmoid_norm", "beta": 0.3}, {"name": "dpo_norm", "beta": 0.3}),
+    ({"name": "exo_pair", "label_smoothing": 0.01}, {"name": "exo", "epsilon": 0.01}),
+    ({"name": "nca_pair"}, {"name": "nca"}),
+    ({"name": "tpo-l", "tpo_alpha": 0.5, "tpo_l_gamma": 0.2}, {"name": "tpo_l", "sft_weight": 0.5, "gamma": 0.2}),
+    ({"name": "simpo", "simpo_gamma": 0.5}, {"name": "simpo", "gamma": 0.5}),
+    ({"name": "cpo", "cpo_alpha": 0.5}, {"name": "cpo", "sft_weight": 0.5}),
+    ({"name": "rpo", "rpo_alpha": 0.5}, {"name": "rpo", "sft_weight": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), TRL_NAMES, ids=str)
+def test_names_of_trl_stand_for_ours(theirs, ours):
+    assert build([theirs]).description == build([ours]).description
+
+
+def test_what_changes_nothing_is_not_described():
+    quiet = {"label_smoothing": 0.0, "ld_alpha": 1.0, "use_weighting": False, "f_divergence_type": "reverse_kl"}
+    assert build([{"name": "dpo", **quiet}]).description == "dpo(beta=0.1, pairs=all)"
+    loud = {"label_smoothing": 0.1, "f_divergence_type": "alpha_divergence"}
+    assert build([{"name": "dpo", **loud}]).description == (
+        "dpo(beta=0.1, pairs=all, label_smoothing=0.1, f_divergence_type=alpha_divergence, f_alpha_divergence_coef=0.5)"
+    )

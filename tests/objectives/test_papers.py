@@ -1,18 +1,28 @@
-"""`docs/papers.md` has one row per preset and states its defaults as they are."""
+"""`docs/papers.md` has one row per preset and states paper, formula and defaults as they are."""
 
-from dataclasses import fields
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mmalign.objectives.presets import PRESETS
+from mmalign.objectives.options import described
+from mmalign.objectives.presets import ALIASES, PRESETS
 
 PAPERS = (Path(__file__).parents[2] / "docs" / "papers.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_has_its_row_with_its_options_and_defaults(name):
+def test_a_preset_has_its_row_with_paper_formula_and_defaults(name):
+    preset = PRESETS[name]
     rows = [line for line in PAPERS.splitlines() if line.startswith(f"| `{name}` |")]
     assert len(rows) == 1
-    for option in fields(PRESETS[name].options):
-        assert f"{option.name} ({option.default})" in rows[0]
+    assert preset.formula.replace("|", "\\|") in rows[0]
+    assert described(SimpleNamespace(**preset.options)) in rows[0]
+    for number in re.findall(r"\d{4}\.\d{5}", preset.source):
+        assert f"https://arxiv.org/abs/{number}" in rows[0]
+
+
+def test_names_of_other_programs_are_listed():
+    for name in [*ALIASES, *{option for preset in PRESETS.values() for option in preset.also}]:
+        assert f"`{name}`" in PAPERS

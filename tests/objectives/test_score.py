@@ -7,9 +7,8 @@ import torch
 from objectives.batches import logps_of
 
 from mmalign.engine.logps import GroupLogps
-from mmalign.objectives.links import hinge, logistic, square
-from mmalign.objectives.score import Score, log1mexp, log_odds, sequence_mean, sequence_sum
-from mmalign.objectives.targets import towards, unbiased
+from mmalign.objectives.divergences import shape_of
+from mmalign.objectives.score import Score, inverse_power, log1mexp, log_odds, sequence_mean, sequence_sum
 
 POLICY = logps_of([[(-6.0, 3), (-5.0, 5)]])
 REFERENCE = logps_of([[(-7.0, 3), (-3.0, 5)]])
@@ -43,14 +42,22 @@ def test_certain_response_has_large_finite_odds():
     assert 15 < odds.item() < 17
 
 
-def test_links_by_hand():
-    margin = torch.tensor([0.0, 2.0, -1.0])
-    assert logistic(margin).tolist() == [pytest.approx(0.6931472), pytest.approx(0.1269280), pytest.approx(1.3132617)]
-    assert hinge(margin).tolist() == [1.0, 0.0, 2.0]
-    assert square(0.5)(margin).tolist() == [0.25, 2.25, 2.25]
+def test_a_score_per_token_divides_what_was_shaped():
+    score = Score(of=sequence_sum, scale=2.0, reference=True, shape=shape_of("forward_kl", 0.0), per_token=True)
+    values = score(POLICY, REFERENCE)
+    assert values.tolist() == [[pytest.approx(2 * (1 - exp(-1)) / 3), pytest.approx(2 * (1 - exp(2)) / 5)]]
 
 
-def test_targets_mix_the_two_directions():
-    margin = torch.tensor([2.0])
-    assert towards(0.75, hinge, margin).item() == pytest.approx(0.75 * 0 + 0.25 * 3)
-    assert unbiased(0.2) == pytest.approx(0.8 / 0.6)
+def test_divergences_by_hand_at_a_log_ratio_of_one():
+    ratio = torch.tensor([1.0], dtype=torch.float64)
+    assert shape_of("reverse_kl", 0.5)(ratio).item() == 1
+    assert shape_of("forward_kl", 0.5)(ratio).item() == pytest.approx(1 - exp(-1))
+    assert shape_of("js_divergence", 0.5)(ratio).item() == pytest.approx(log(2) - log(1 + exp(-1)))
+    assert shape_of("alpha_divergence", 0.5)(ratio).item() == pytest.approx((exp(-0.5) - 1) / -0.5)
+    assert shape_of("alpha_divergence", 1.0)(ratio).item() == 1
+
+
+def test_inverse_power_of_the_mean_probability():
+    assert inverse_power(0.5)(POLICY)[0, 0].item() == pytest.approx((1 - exp(1.0)) / 0.5)
+    assert inverse_power(-1.0)(POLICY)[0, 1].item() == pytest.approx(exp(-1) - 1)
+    assert inverse_power(0.0)(POLICY).tolist() == sequence_mean(POLICY).tolist()

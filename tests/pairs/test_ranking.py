@@ -18,6 +18,7 @@ TIED_MIDDLE = (0, 1, 1, 2)
         ("best_worst", {(0, 3)}),
         ("adjacent", {(0, 1), (0, 2), (1, 3), (2, 3)}),
         ("disjoint", {(0, 3)}),
+        ("below_best", {(1, 3), (2, 3)}),
     ],
 )
 def test_pairs_of_a_list_with_a_tie_in_the_middle(pairing, expected):
@@ -33,8 +34,13 @@ def test_a_tie_at_the_top_has_two_best():
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
-def test_two_responses_give_one_pair_under_every_rule(pairing):
-    assert rank_pairs((0, 1), pairing) == ((0, 1),)
+def test_two_responses_give_one_pair_under_every_rule_but_below_best(pairing):
+    assert rank_pairs((0, 1), pairing) == (() if pairing == "below_best" else ((0, 1),))
+
+
+def test_below_best_leaves_out_the_first_response_alone():
+    assert rank_pairs((0, 1, 2), "below_best") == ((1, 2),)
+    assert rank_pairs((0, 0, 1, 1), "below_best") == ((1, 2), (1, 3))
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)

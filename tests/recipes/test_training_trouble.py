@@ -103,9 +103,9 @@ def test_a_signal_during_evaluation_stops_the_run_right_after_it(tmp_path, tiny_
 
     def asked_to_stop(learner, loaded):
         os.kill(os.getpid(), signal.SIGTERM)
-        return step.score(learner, loaded)
+        return step.forward(learner, loaded)
 
-    monkeypatch.setattr(held_out_module, "score", asked_to_stop)
+    monkeypatch.setattr(held_out_module, "forward", asked_to_stop)
     changes = {"data__eval": str(held_out), "train__max_steps": 3, "train__eval_steps": 1}
     changes["train__per_device_eval_batch_size"] = 3
     with pytest.raises(SystemExit) as stopped:

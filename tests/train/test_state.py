@@ -10,13 +10,27 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mmalign.errors import CheckpointError
 from mmalign.train.state import (
+    load_memory,
     load_model,
     load_optimizer,
     load_random_states,
+    save_memory,
     save_model,
     save_optimizer,
     save_random_states,
 )
+
+
+def test_memory_comes_back_as_it_was(tmp_path):
+    memory = {
+        "bco": {"reward_total": torch.tensor(0.1, dtype=torch.float64)},
+        "lcpo_2": {"annotators": torch.tensor([3, 2**40]), "reliabilities": torch.tensor([0.5, 0.9])},
+    }
+    save_memory(memory, tmp_path / "memory.safetensors")
+    again = load_memory(tmp_path / "memory.safetensors")
+    assert again.keys() == memory.keys()
+    for part, held in memory.items():
+        assert_same(held, again[part])
 
 
 def tiny(seed=0, *, lora=False, tied=True, hidden_size=8):

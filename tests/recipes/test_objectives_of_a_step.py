@@ -1,0 +1,146 @@
+"""Objectives that compare across a step or remember: the same run however rows are cut and dealt, and when resumed."""
+
+import json
+import shutil
+from zlib import crc32
+
+import pytest
+from pictures import encoded, noise
+from training_runs import (
+    assert_close,
+    assert_same_weights,
+    final_weights,
+    in_processes,
+    metrics,
+    recipe,
+    run,
+    write_rows,
+)
+
+from mmalign.formats.media import MediaRef
+from mmalign.formats.message import Message
+from mmalign.formats.preference import Preference, Response
+from mmalign.formats.store import write_jsonl
+from mmalign.train.state import load_memory
+
+EVERY_KIND = [
+    {"name": "aot", "beta": 0.5},
+    {"name": "aot_unpaired", "beta": 0.5, "weight": 0.5},
+    {"name": "kto_pair", "beta": 0.5},
+    {"name": "bco", "beta": 0.5},
+    {"name": "wpo", "beta": 0.5},
+    {"name": "sampo", "beta": 0.5},
+    {"name": "ddpo", "beta": 0.5},
+    {"name": "lcpo", "beta": 0.5},
+    {"name": "beta_dpo", "beta": 0.5},
+]
+CUTS = {
+    "one batch": {"train__per_device_train_batch_size": 4, "train__gradient_accumulation_steps": 1},
+    "four batches": {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 4},
+    "two ranks": {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, tiny_model):
+    """Six rows a pass of four and two: the short step leaves a second rank with one row."""
+    directory = tmp_path_factory.mktemp("rows")
+    rows = write_rows(directory / "rows", 6, text_only=(1, 3))
+    held_out = write_rows(directory / "held_out", 3, text_only=(0,))
+
+    def make(output_dir, cut, **changes):
+        steps = {"train__shuffle": False, "train__max_steps": 4, "train__save_steps": 2, "data__eval": str(held_out)}
+        changes = {"objective": EVERY_KIND, **CUTS[cut], **steps, **changes}
+        return recipe(tiny_model("qwen2_5_vl"), rows, output_dir, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, settings):
+    """A run whose steps are single batches."""
+    output_dir = tmp_path_factory.mktemp("whole") / "run"
+    run(settings(output_dir, "one batch"))
+    return output_dir
+
+
+def test_a_step_cut_into_micro_batches_learns_the_same(tmp_path, settings, whole):
+    run(settings(tmp_path / "run", "four batches", train__per_device_eval_batch_size=4))
+    assert_close(metrics(tmp_path / "run")[:1], metrics(whole)[:1], 1e-5)
+    assert_close(metrics(tmp_path / "run"), metrics(whole), 5e-4)
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_the_same(tmp_path, settings, whole):
+    in_processes(settings(tmp_path / "run", "two ranks"), ranks=2)
+    assert_close(metrics(tmp_path / "run")[:1], metrics(whole)[:1], 1e-5)
+    assert_close(metrics(tmp_path / "run"), metrics(whole), 5e-4)
+
+
+def test_held_out_rows_are_one_step_however_they_are_cut(tmp_path, settings, whole):
+    run(settings(tmp_path / "run", "one batch", train__per_device_eval_batch_size=1, train__max_steps=1))
+    run(settings(tmp_path / "again", "one batch", train__per_device_eval_batch_size=3, train__max_steps=1))
+    assert_close(metrics(tmp_path / "run"), metrics(tmp_path / "again"), 1e-5)
+
+
+def test_what_is_remembered_is_in_the_checkpoint_and_a_resumed_run_goes_on_with_it(tmp_path, settings, whole):
+    memory = load_memory(whole / "checkpoints" / "step-00000002" / "memory.safetensors")["bco"]
+    assert memory["reward_count"].item() == 2 * (4 + 2)  # both responses of four rows and of two
+    assert memory["reward_total"].item() != 0
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    shutil.rmtree(tmp_path / "run" / "final")
+    run(settings(tmp_path / "run", "one batch"), resume=True)
+    assert metrics(tmp_path / "run") == metrics(whole)
+    assert_same_weights(final_weights(tmp_path / "run"), final_weights(whole))
+
+
+LISTS = [
+    {"name": "pro"},
+    {"name": "plackett_luce"},
+    {"name": "mm_dpo", "pairs": "best_rest"},
+    {"name": "lcpo"},
+    {"name": "beta_dpo"},
+    {"name": "tpo"},
+]
+
+
+def scored_rows(path, scores):
+    """Write one row for each tuple of scores, with pictures in the rows, by two annotators in turn."""
+    rows = [
+        Preference(
+            id=f"row {number}",
+            prompt=(Message.of("user", 0, "What is it?"),),
+            media=(MediaRef(kind="image", content=encoded(noise(28, 56, seed=number))),),
+            responses=tuple(Response.of(f"answer {k} of {number}", score=score) for k, score in enumerate(given)),
+            tags={"annotator": "ab"[number % 2]},
+        )
+        for number, given in enumerate(scores)
+    ]
+    write_jsonl(path, rows)
+    return path
+
+
+def test_lists_with_scores_train_on_every_objective_that_reads_them(tmp_path, tiny_model):
+    rows = scored_rows(tmp_path / "rows.jsonl", [(5.0, 4.0, 1.0), (3.0, 2.0, 2.0), (9.0, 1.0, 0.0), (2.0, 1.5, 0.5)])
+    done = run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", objective=LISTS, train__save_steps=1))
+    first, last = done.metrics[0], done.metrics[-1]
+    for name in ("pro", "pro_nll", "plackett_luce", "mm_dpo", "mm_dpo_nll", "lcpo", "beta_dpo", "tpo", "tpo_nll"):
+        assert f"loss/{name}" in first
+    assert last["loss"] < first["loss"]
+    memory = load_memory(tmp_path / "run" / "checkpoints" / "step-00000001" / "memory.safetensors")
+    assert memory["lcpo"]["annotators"].tolist() == sorted(crc32(name) for name in (b"a", b"b"))
+    # Policy and reference are one in the first step: every label is believed right with the starting reliability.
+    assert memory["lcpo"]["reliabilities"].tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_rows_without_the_scores_that_an_objective_reads_are_refused_for_one_reason(tmp_path, tiny_model):
+    rows = scored_rows(tmp_path / "rows.jsonl", [(5.0, 4.0), (None, None), (3.0, None), (2.0, 1.0), (2.0, 1.0)])
+    values = recipe(
+        tiny_model("qwen2_5_vl"), rows, tmp_path / "run", objective=[{"name": "mm_dpo"}], train__max_steps=1
+    )
+    values["data"]["max_refused_share"] = 0.5
+    run(values)
+    refused = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in refused] == [2, 3]
+    assert {line["reason"] for line in refused} == {"response has no score, and the objective reads scores"}
