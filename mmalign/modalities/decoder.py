@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mmalign.errors import DataError
-from mmalign.modalities.clips import Refused, Shape, Taken, Thumbnails, Want
+from mmalign.modalities.clips import Refused, Shape, Taken, Thumbnails, Want, too_slow
 
 MEMORY_BYTES = 4 << 30
 """What a child may allocate."""
@@ -99,7 +99,7 @@ def ask(verb: str, path: str | None, content: bytes, want: Want, timeout_s: floa
                 close()
                 raise
             if timed_out:
-                raise Refused("takes too long to decode", f"it took more than decode_timeout_s = {timeout_s:g}")
+                raise too_slow(timeout_s)
         raise Refused("crashes the decoder", how)
 
 
