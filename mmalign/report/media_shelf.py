@@ -104,15 +104,16 @@ def described(shape: Any) -> str:
     if not dataclasses.is_dataclass(shape):
         return " x ".join(map(str, shape))
     facts = {name: value for name, value in dataclasses.asdict(shape).items() if not isinstance(value, list | tuple)}
-    if "width" in facts and "height" in facts:
-        facts["width"] = f"{facts['width']} x {facts.pop('height')}"
+    for of in [name.removesuffix("width") for name in facts if name.endswith("width")]:
+        if f"{of}height" in facts:
+            facts[f"{of}width"] = f"{facts[f'{of}width']} x {facts.pop(f'{of}height')}"
     return ", ".join(_said(name, value) for name, value in facts.items())
 
 
 def _said(name: str, value: Any) -> str:
     figure = f"{value:.4g}" if isinstance(value, float) else str(value)
-    if name == "width":
-        return figure
+    if name.endswith("width") and isinstance(value, str):
+        return name.removesuffix("width").replace("_", " ") + figure
     bare, _, unit = name.rpartition("_")
     words, after = (bare, f" {unit}") if unit in _UNITS and bare else (name, "")
     return f"{words.replace('_', ' ')} {figure}{after}"

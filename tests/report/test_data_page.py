@@ -231,7 +231,7 @@ def test_what_a_check_found_is_told_with_its_units_and_without_a_value_a_frame(t
     limits = VideoLimits(root=tmp_path, sampling=Sampling(policy="uniform", frames=8))
     shape = MODALITIES["video"].check(MediaRef(kind="video", uri="a.mp4"), limits)
     assert len(shape.timestamps_s) == 8
-    assert described(shape) == "frames 8, 64 x 48, source fps 10, source frames 12, duration 1.2 s, source width 64, source height 48"
+    assert described(shape) == "frames 8, 64 x 48, source fps 10, source frames 12, duration 1.2 s, source 64 x 48"
     assert described((640, 480)) == "640 x 480"
 
 
