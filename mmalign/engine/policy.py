@@ -22,6 +22,7 @@ from mmalign.engine.forward import ModelCall, hidden_states, tree_call
 from mmalign.engine.head import head_logps
 from mmalign.engine.load import load_model
 from mmalign.engine.parts import add_lora, checkpoint_activations, freeze_parts, freeze_unread
+from mmalign.engine.ragged_videos import ragged_videos
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
 
@@ -107,7 +108,9 @@ class Policy(nn.Module):
     def _logps_of_unknown_model(self, batch: TreeBatch) -> Tensor:
         """Return log-probs [N] from the model's own logits: what its head does to them is not known."""
         call = flat_call(batch, self.family, self.base.config)
-        logits = self.base(**call.inputs, **call.media, use_cache=False).logits[call.rows, call.columns].float()
+        with ragged_videos(self.inner):
+            output = self.base(**call.inputs, **call.media, use_cache=False)
+        logits = output.logits[call.rows, call.columns].float()
         return logits.log_softmax(-1).gather(1, batch.targets[:, None]).squeeze(1)
 
 
