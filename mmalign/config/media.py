@@ -33,12 +33,17 @@ def what_is_seen(config: DataConfig) -> dict[str, Any]:
     """Return the settings that decide what a model sees of a row, without those that only say how it is fetched."""
     fields = {"root", "format", "min_pixels", "max_pixels", "max_length", "allow_http"}
     video = config.video.model_dump(exclude={"decode_timeout_s", "cache_dir", "cache_max_gb"})
-    return {**config.model_dump(include=fields), "video": video}
+    return {**config.model_dump(include=fields), "video": {**video, "fps": _sampling(config.video).fps}}
+
+
+def _sampling(config: VideoConfig) -> Sampling:
+    rate = {} if config.fps is None else {"fps": config.fps}
+    return Sampling(policy=config.sampling, frames=config.frames, **rate)
 
 
 def _of_videos(config: VideoConfig) -> dict[str, Any]:
     return {
-        "sampling": Sampling(policy=config.sampling, fps=config.fps, frames=config.frames),
+        "sampling": _sampling(config),
         "min_pixels": config.min_pixels,
         "max_pixels": config.max_pixels,
         "max_total_pixels": config.max_total_pixels,

@@ -121,7 +121,7 @@ def pixels_are_ordered(recipe: RecipeConfig) -> Iterator[Problem]:
 def video_settings_are_read(recipe: RecipeConfig) -> Iterator[Problem]:
     """A rate is for the policy that knows rates, a size limit for a cache that is there."""
     video = recipe.data.video
-    if video.sampling != "fps" and video.fps != type(video).model_fields["fps"].default:
+    if video.sampling != "fps" and video.fps is not None:
         yield _problem(
             ("data", "video", "fps"),
             f"{video.fps:g} is not read by data.video.sampling {video.sampling!r}; remove it, or use sampling: fps",

@@ -85,8 +85,8 @@ class VideoConfig(Section):
 
     sampling: Literal["fps", "uniform", "sharpness", "keyframes"] = "fps"
     """How frames are chosen; a row that lists its frame indices keeps them (`mmalign/modalities/sampling.py`)."""
-    fps: Positive = 2.0
-    """Frames per second that sampling `fps` takes."""
+    fps: Positive | None = None
+    """Frames per second that sampling `fps` takes; other samplings read no rate. Default: 2."""
     frames: Count = 32
     """Number of frames; for sampling `fps` the most that are taken, spread evenly when there are more."""
     min_pixels: Count | None = None

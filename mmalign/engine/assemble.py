@@ -36,7 +36,7 @@ def assemble(
         picture_arguments: what the processor's call gets beside pictures.
 
     Raises:
-        ModelError: this version of the processor makes other tokens than were counted.
+        ModelError: this version of the processor makes other tokens than were counted, or a tensor of some media only.
     """
     expanded = expand_prompt(processor, prompt, media.arriving)
     ids = processor.tokenizer(expanded, add_special_tokens=False, return_tensors="pt")["input_ids"]
@@ -48,12 +48,23 @@ def assemble(
             f"{transformers.__version__} computes them in a way that engine/media_tokens.py does not know"
         )
     if family.media_per_row:
-        names = [name for name in family.media_inputs if all(name in piece for piece in pieces)]
-        tensors = {name: concatenate([piece[name][0] for piece in pieces])[None] for name in names}
+        tensors = _in_one_row(processor, pieces)
     else:
         tensors, _ = collate_media(pieces, family)
     types = {} if family.token_types is None else {family.token_types: _token_types(processor, ids)}
     return {"input_ids": ids, **types, **tensors}
+
+
+def _in_one_row(processor: Any, pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors [1, images, ...] of media that are all pictures to the model, one behind the other."""
+    names = {name for piece in pieces for name in piece}
+    for name in sorted(names):
+        if not all(name in piece for piece in pieces):
+            raise ModelError(
+                f"{type(processor).__name__} makes {name} of some media of a row and not of others, which cannot be "
+                f"put together; transformers {transformers.__version__} does so, use another"
+            )
+    return {name: concatenate([piece[name][0] for piece in pieces])[None] for name in pieces[0]}
 
 
 def _processed(

@@ -40,12 +40,16 @@ class Family:
     Args:
         name: `model_type` of its config.
         media_inputs: processor outputs that the vision side reads; tensors of one row are put together with those of
-            the next on dimension 0, padded with zeros in the others.
+            the next on dimension 0, filled up in the others.
         media_per_row: these tensors are [rows, images, ...], and a row without media is a row of zeros (Idefics3).
         token_types: name under which forward takes token types when rows are separate and native.
         videos: how a video goes in: not at all; "apart" from pictures, with inputs and a placeholder of its own; or its
             frames "as_pictures", with the pictures' inputs and placeholder, in the order of the prompt.
         frame_pooling: how many of the tokens that a picture would have become one in a frame of a video.
+        equal_videos: its code wants the videos of a batch equally long; shorter ones are filled up
+            (`ragged_videos.py`).
+        reads_normalised: where its config reads the last layer of the tower, it reads what the last normalisation makes
+            of it.
         bidirectional: which tokens see each other in both directions: none, every image within itself, the prompt.
         positions: "from_zero", "from_one" (PaliGemma) or "mrope" (three axes, from `get_rope_index` on the prompt).
         softcap: the language-model head applies `final_logit_softcapping` of the text config.
@@ -60,6 +64,8 @@ class Family:
     token_types: Literal["mm_token_type_ids", "token_type_ids"] | None = None
     videos: Literal["none", "apart", "as_pictures"] = "none"
     frame_pooling: int = 1
+    equal_videos: bool = False
+    reads_normalised: bool = False
     bidirectional: Literal["none", "images", "prompt"] = "none"
     positions: Literal["from_zero", "from_one", "mrope"] = "from_zero"
     softcap: bool = False
@@ -144,10 +150,11 @@ FAMILIES: dict[str, Family] = {
             media_inputs=("pixel_values", "image_sizes", "batch_num_images", "pixel_values_videos"),
             videos="apart",
             frame_pooling=4,
+            equal_videos=True,
         ),
         _IDEFICS3,
         replace(_IDEFICS3, name="smolvlm", videos="as_pictures"),
-        replace(_LLAVA, name="internvl", media_inputs=("pixel_values",), videos="as_pictures"),
+        replace(_LLAVA, name="internvl", media_inputs=("pixel_values",), videos="as_pictures", reads_normalised=True),
         replace(_LLAVA, name="mistral3"),
         _GEMMA3,
         replace(_GEMMA3, name="paligemma", bidirectional="prompt", positions="from_one", softcap=True),

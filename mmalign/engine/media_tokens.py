@@ -77,6 +77,11 @@ def soft_tokens(processor: Any) -> tuple[str, ...]:
     return (image, video) if known else (image,)
 
 
+def counts_videos(processor: Any) -> bool:
+    """True when this module knows how the processor turns a video into tokens."""
+    return type(processor).__name__ in _CLIPS
+
+
 def _replacement(processor: Any, clip: ArrivingClip) -> str:
     """Return what takes the place of a video's placeholder."""
     return processor.replace_video_token(_CLIPS[type(processor).__name__](processor, clip), 0)

@@ -22,6 +22,7 @@ from mmalign.engine.forward import ModelCall, hidden_states, tree_call
 from mmalign.engine.head import head_log_purity, head_logps
 from mmalign.engine.load import load_model
 from mmalign.engine.parts import add_lora, checkpoint_activations, freeze_parts, freeze_unread
+from mmalign.engine.ragged_videos import ragged_videos
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
 
@@ -112,8 +113,9 @@ class Policy(nn.Module):
     def _of_unknown_model(self, batch: TreeBatch, with_purity: bool) -> tuple[Tensor, Tensor | None]:
         """Return log-probs [N], and purities [N], from the model's own logits: what its head does is not known."""
         call = flat_call(batch, self.family, self.base.config)
-        logits = self.base(**call.inputs, **call.media, use_cache=False).logits[call.rows, call.columns].float()
-        logps = logits.log_softmax(-1)
+        with ragged_videos(self.inner):
+            output = self.base(**call.inputs, **call.media, use_cache=False)
+        logps = output.logits[call.rows, call.columns].float().log_softmax(-1)
         purity = (2 * logps.detach()).logsumexp(-1) if with_purity else None
         return logps.gather(1, batch.targets[:, None]).squeeze(1), purity
 

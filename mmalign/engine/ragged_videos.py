@@ -1,8 +1,8 @@
 """Videos of different length in one batch, for a model whose code wants them equally long.
 
 LLaVA-OneVision reads videos as [videos, frames, 3, H, W]. In a batch the shorter ones are filled up with frames of
-zeros (`tree.concatenate`), which no real frame is after normalisation. Their features must not take the place of
-others: inside the block the frames that are real go through the model's own code as one long video, and its features
+NaN (`tree.collate_media`), which no real frame is, whatever its processor does. Their features must not take the place
+of others: inside the block the frames that are real go through the model's own code as one long video, and its features
 are dealt out to the videos again, each with the newline that the model puts behind a video.
 """
 
@@ -15,24 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmalign.engine.families import family_of
 from mmalign.engine.shortcuts import replaced
 
 
 @contextmanager
 def ragged_videos(inner: nn.Module) -> Iterator[None]:
-    """Let `inner` read videos of different length inside the block; other families than LLaVA-OneVision do already.
+    """Let `inner` read videos of different length inside the block; other families than `equal_videos` do already.
 
     Args:
         inner: the transformers model without its head.
     """
-    concerned = getattr(inner.config, "model_type", None) == "llava_onevision"
+    concerned = family_of(inner.config).equal_videos
     with replaced(inner, "get_video_features", lambda own: _of_real_frames(inner, own)) if concerned else nullcontext():
         yield
 
 
 def _of_real_frames(inner: nn.Module, own: Callable) -> Callable:
     def get_video_features(pixel_values_videos: Tensor, **how: Any) -> Any:
-        real = pixel_values_videos.flatten(2).any(-1)
+        real = ~pixel_values_videos[:, :, 0, 0, 0].isnan()
         if real.all():
             return own(pixel_values_videos, **how)
         output = own(pixel_values_videos[real][None], **how)

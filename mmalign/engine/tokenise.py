@@ -21,7 +21,7 @@ from mmalign.engine.chat import ChatRenderer, Rendered
 from mmalign.engine.explain import explain
 from mmalign.engine.families import Family
 from mmalign.engine.media_inputs import LoadedMedia, MediaInputs, MediaShapes
-from mmalign.engine.media_tokens import PromptCount, count_prompt
+from mmalign.engine.media_tokens import PromptCount, count_prompt, counts_videos
 from mmalign.engine.processor import load_processor
 from mmalign.engine.spans import token_weights
 from mmalign.engine.truncate import Fitted, Fitter, TreeLengths
@@ -251,5 +251,10 @@ class Tokeniser:
 def _kinds_read(processor: Any, family: Family) -> frozenset[MediaKind]:
     """Return the kinds of media that reach the model."""
     kinds = {"image"} if getattr(processor, "image_processor", None) is not None else set()
-    kinds |= {"video"} if family.videos != "none" and getattr(processor, "video_processor", None) is not None else set()
+    if family.videos == "none" or getattr(processor, "video_processor", None) is None:
+        return frozenset(kinds)
+    if counts_videos(processor):
+        return frozenset({*kinds, "video"})
+    name = type(processor).__name__
+    logger.warning("rows with videos are refused: how %s counts them is not in engine/media_tokens.py", name)
     return frozenset(kinds)

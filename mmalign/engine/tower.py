@@ -126,7 +126,7 @@ def _whole(base: PreTrainedModel, family: Family) -> Tower:
     name = family.vision[0]
     module = base.get_submodule(name)
     layers = getattr(base.config, "vision_feature_layer", -1)
-    last = family.name == "internvl" and layers == -1  # InternVL then reads the output of its last normalisation
+    last = family.reads_normalised and layers == -1
     return Tower(
         name=name,
         stages=(module,),

@@ -150,7 +150,8 @@ def collate_media(
             nothing = example.new_zeros(1, 0, *example.shape[2:])
             tensors = [nothing if tensor is None else tensor for tensor in tensors]
         sizes[name] = tuple(0 if tensor is None else len(tensor) for tensor in tensors)
-        collated[name] = concatenate([tensor for tensor in tensors if tensor is not None])
+        fill = math.nan if family.equal_videos and name == "pixel_values_videos" else 0.0
+        collated[name] = concatenate([tensor for tensor in tensors if tensor is not None], fill)
     return collated, sizes
 
 
@@ -172,17 +173,17 @@ def _stack(rows: Sequence[Tensor], fill: int | float) -> Tensor:
     return torch.stack([pad(row, (0, longest - len(row)), value=fill) for row in rows])
 
 
-def concatenate(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenate on dimension 0; the other dimensions are filled up at their end with zeros to the largest.
+def concatenate(tensors: Sequence[Tensor], fill: float = 0.0) -> Tensor:
+    """Concatenate on dimension 0; the other dimensions are filled up at their end to the largest.
 
-    Frames of zeros that fill up a shorter video are left out before the vision tower (`ragged_videos.py`).
+    Frames of NaN that fill up a shorter video are left out before the vision tower (`ragged_videos.py`).
     """
     largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
     filled = []
     for tensor in tensors:
         missing = [extent - have for extent, have in zip(largest, tensor.shape[1:], strict=True)]
         padding = [amount for extent in reversed(missing) for amount in (0, extent)]
-        filled.append(pad(tensor, padding) if any(missing) else tensor)
+        filled.append(pad(tensor, padding, value=fill) if any(missing) else tensor)
     return torch.cat(filled)
 
 

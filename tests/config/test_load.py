@@ -74,6 +74,13 @@ def test_a_resolved_recipe_reads_back_equal(load_with):
     assert "warmup_steps: null" in text
 
 
+@pytest.mark.parametrize("sampling", ["fps", "uniform"])
+def test_a_resolved_recipe_writes_a_rate_only_where_one_was_given(load_with, sampling):
+    recipe = load_with(f"data.video.sampling={sampling}")
+    assert loads(dump(recipe)) == recipe
+    assert "fps: null" in dump(recipe)
+
+
 def test_a_recipe_does_not_change_after_loading(load_with):
     with pytest.raises(ValueError, match="frozen"):
         load_with().train.seed = 1

@@ -48,6 +48,12 @@ def test_what_decides_on_frames_decides_on_prepared_rows(change):
     assert what_is_seen(plain) != what_is_seen(DataConfig(train="r.jsonl", video=VideoConfig(**change)))
 
 
+def test_the_rate_that_is_taken_without_one_is_two_frames_a_second():
+    plain, written = (DataConfig(train="r.jsonl", video=VideoConfig(**how)) for how in ({}, {"fps": 2.0}))
+    assert what_is_seen(plain) == what_is_seen(written)
+    assert media_limits(plain, "r.jsonl")["video"].sampling == Sampling(policy="fps", fps=2.0, frames=32)
+
+
 def test_how_frames_are_fetched_leaves_prepared_rows_alone():
     video = VideoConfig(decode_timeout_s=1.0, cache_dir="c", cache_max_gb=1.0)
     assert what_is_seen(DataConfig(train="r.jsonl", num_workers=3, video=video)) == what_is_seen(

@@ -38,6 +38,10 @@ CASES = [
         ["data.video.sampling=uniform", "data.video.fps=3.0"],
         "data.video.fps: 3 is not read by data.video.sampling 'uniform'; remove it, or use sampling: fps",
     ),
+    (
+        ["data.video.sampling=keyframes", "data.video.fps=2.0"],
+        "data.video.fps: 2 is not read by data.video.sampling 'keyframes'; remove it, or use sampling: fps",
+    ),
     (["data.video.cache_max_gb=3"], "data.video.cache_max_gb: limits no cache; set data.video.cache_dir too"),
     (["train.max_steps=5", "train.num_train_epochs=1"], "train.max_steps: 5, and train.num_train_epochs 1, both set"),
     (

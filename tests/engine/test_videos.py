@@ -1,5 +1,6 @@
 """Videos on their way to the model: the tokens and tensors of the processors themselves, counted from headers."""
 
+import copy
 import io
 import json
 from dataclasses import replace
@@ -9,20 +10,23 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import videos
 from pictures import encoded, noise
 from PIL import Image
 from prompt_rows import clip
 from token_rows import row
 
+from mmalign.engine import assemble as assemble_module
 from mmalign.engine.arriving import Arriving, ArrivingClip, PixelBounds
 from mmalign.engine.assemble import assemble
 from mmalign.engine.families import FAMILIES, families_with_videos
 from mmalign.engine.media_inputs import LoadedMedia
 from mmalign.engine.media_tokens import _CLIPS, count_prompt
-from mmalign.engine.tokenise import load_processor
+from mmalign.engine.tokenise import Tokeniser, load_processor
 from mmalign.errors import ModelError, RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
+from mmalign.modalities.sampling import Sampling
 
 VIDEO_FAMILIES = families_with_videos()
 PICTURE = MediaRef(kind="image", content=encoded(noise(50, 30, seed=3)))
@@ -204,6 +208,25 @@ def test_times_are_true_for_clips_and_files_of_variable_rate(tiny_model):
     assert [piece.split(" seconds")[0] for piece in text.split("<") if " seconds" in piece] == ["10.1", "13.5"]
 
 
+@pytest.mark.parametrize(
+    ("listed", "sampling", "seconds"),
+    [
+        ((0, 4, 8, 12), {}, 0.8),
+        ((10, 11, 12, 13), {}, 0.2),
+        (None, {"policy": "uniform", "frames": 4}, 1.5),
+        (None, {"policy": "keyframes", "frames": 2}, 4.0),
+        (None, {"policy": "sharpness", "frames": 2}, 2.0),
+    ],
+)
+def test_times_are_true_for_frames_that_do_not_stand_for_the_whole_file(tokeniser, tmp_path, listed, sampling, seconds):
+    """Three seconds of ten frames each, the first of every second coded alone; a pair of frames spans two intervals."""
+    videos.write(tmp_path / "a.mp4", videos.numbered(30), fps=10, gop=10, options={"sc_threshold": "1000000000"})
+    limits = (("sampling", Sampling(**sampling)),)
+    made = tokeniser("qwen2_5_vl", root=tmp_path, video=limits)
+    tree = made(row(Message.of("user", 0, "?"), media=[MediaRef(kind="video", uri="a.mp4", frame_indices=listed)]))
+    assert tree.media["second_per_grid_ts"].tolist() == pytest.approx([seconds])
+
+
 @pytest.mark.parametrize("name", VIDEO_FAMILIES)
 def test_a_video_of_one_frame_is_a_video(tokeniser, tmp_path, name):
     made = tokeniser(name, root=tmp_path)
@@ -276,3 +299,34 @@ def test_explain_shows_videos(tokeniser, tmp_path):
     picture_facts, video_facts = told["media"]
     assert (picture_facts["field"], video_facts["field"], video_facts["kind"]) == ("images[0]", "videos[0]", "video")
     assert (video_facts["frames"], video_facts["width"], video_facts["height"]) == (4, 56, 28)
+
+
+def test_a_bound_on_all_frames_below_one_pixel_each_is_a_bound(tokeniser, tmp_path):
+    preference = row(Message.of("user", 0, "?"), media=[clip(tmp_path, 4, 280, 140)])
+    made = tokeniser("qwen2_5_vl", root=tmp_path, video=(("max_total_pixels", 3),))
+    assert made._media.arriving(made._media.shapes(preference), None).clips[0].bounds.max_pixels == 1
+
+
+def test_a_tensor_that_a_processor_makes_of_some_media_only_is_named(tokeniser, tmp_path, monkeypatch):
+    made = tokeniser("smolvlm", root=tmp_path)
+    preference = row(Message.of("user", 0, 1, "?"), media=[PICTURE, clip(tmp_path, 4, 56, 56)])
+    assert "pixel_attention_mask" in made(preference).media
+    own = assemble_module._call
+
+    def without_mask(*arguments, **media):
+        made_of_it = own(*arguments, **media)
+        return {name: made_of_it[name] for name in made_of_it if "images" in media or name != "pixel_attention_mask"}
+
+    monkeypatch.setattr(assemble_module, "_call", without_mask)
+    with pytest.raises(ModelError, match="makes pixel_attention_mask of some media of a row and not of others"):
+        made(preference)
+
+
+def test_videos_of_a_processor_that_is_not_known_are_refused(tokeniser, tmp_path, caplog):
+    known = tokeniser("internvl", root=tmp_path)
+    processor = copy.copy(known.processor)
+    processor.__class__ = type("MyProcessor", (type(processor),), {})
+    made = Tokeniser(processor, known.family, known.limits)
+    assert "rows with videos are refused: how MyProcessor counts them" in caplog.text
+    with pytest.raises(RowError, match="model reads no videos"):
+        made(row(Message.of("user", 0, "?"), media=[clip(tmp_path, 4, 56, 56)]))
