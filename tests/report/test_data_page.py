@@ -175,7 +175,7 @@ def test_what_a_check_found_is_told_with_its_units():
     shape = ClipShape(frames=8, **sizes, **facts, timestamps_s=(0.5, 1.0))
     assert described(shape) == (
         "frames 8, 448 x 252, source fps 29.97, source frames 310, duration 10.34 s, source width 896, "
-        "source height 504, timestamps 0.5, 1 s"
+        "source height 504, timestamps (0.5, 1.0) s"
     )
     assert described((640, 480)) == "640 x 480"
 
