@@ -190,7 +190,9 @@ def view_rows(
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("rows.html"),
     root: Annotated[Path | None, typer.Option(help="Directory below which media are. Default: that of PATH.")] = None,
     format: Annotated[str | None, typer.Option(help="Name of the format. Default: known by the columns.")] = None,
-    from_row: Annotated[int, typer.Option(help="First row to show, from 1.", min=1)] = 1,
+    from_row: Annotated[
+        int, typer.Option(help="First row to show, from 1; the line in JSONL, as data show has it.", min=1)
+    ] = 1,
     limit: Annotated[int, typer.Option(help="Most rows to show.", min=1)] = 10_000,
     quarantine: Annotated[
         Path | None, typer.Option(help="Refused rows of a run; their reasons stand at the rows.")
@@ -198,6 +200,7 @@ def view_rows(
     max_media_mb: Annotated[
         float, typer.Option(help="Room for pictures in the page, in 10^6 bytes. Rows beyond it say so.", min=0)
     ] = 64.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page when it exists.")] = False,
     allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
 ) -> None:
     """Write one page to look at rows in a browser: prompts, media, answers and their differences, refused rows.
@@ -207,7 +210,8 @@ def view_rows(
     from mmalign.recipes import data_view
 
     choices = {"from_row": from_row, "limit": limit, "quarantine": quarantine, "max_media_mb": max_media_mb}
-    done = data_view.view(path, output, root=root, format=format, allow_network=allow_network, **choices)
+    choices |= {"overwrite": overwrite, "allow_network": allow_network}
+    done = data_view.view(path, output, root=root, format=format, **choices)
     data_view.report(done)
 
 

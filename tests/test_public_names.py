@@ -37,7 +37,8 @@ VERBS = {
     "schema": "",
     "data show": "path --row --model --format --root --max-pixels --max-length --sampling --fps --frames "
     "--allow-network",
-    "data view": "path --output --root --format --from-row --limit --quarantine --max-media-mb --allow-network",
+    "data view": "path --output --root --format --from-row --limit --quarantine --max-media-mb --overwrite "
+    "--allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mmalign.formats.media import MediaRef
+from mmalign.formats.media import HOW_SHOWN, MediaRef
 from mmalign.formats.message import MediaPart, Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.detect import SOURCES, Source, parse
 from mmalign.sources.json_values import ROW_LISTS
+from mmalign.sources.meaning import MEANINGFUL
 from mmalign.sources.read import ENDINGS, RawRow
 from mmalign.sources.write import TARGETS
 
@@ -47,13 +49,19 @@ prints what a row became, and with `--model DIR` its tokens and which of them ar
 - A row keeps its `id` (or `idx`); a row without one is called `file:row`, and to an id that comes again its place is
   added.
 - Media are paths below the data root, bytes, `{{"bytes", "path"}}`, or `data:` URIs; a video may also be a folder of
-  frames or a list of frame files. Pictures stand in `images` or `image`, videos in `videos` or `video` (there a list is
-  one video: its frames). Every medium has one placeholder in the prompt, and every placeholder a medium of its kind; an
-  answer holds none.
+  frames or a list of frame files. Pictures stand in `images` or `image`, videos in `videos` or `video` (there a list of
+  pictures is one video, its frames, and a list of files of videos is several). Every medium has one placeholder in the
+  prompt, and every placeholder a medium of its kind; an answer holds none.
+- An object that is a medium, in a column or as a part of a turn, may name a clip of a video by `start` and `end`, or
+  `video_start` and `video_end`, in seconds. How media are shown says the recipe; of such an object are not read
+  {how_shown}.
+  A row is refused when its object says anything else.
 - A null column is an absent column in tables. Columns that a format does not know are left alone, and `data show` lists
-  them; but `audio`, `tools` and `chat_template_kwargs`, and pictures or videos where the format has none, would change
-  what the row means, so rows with one of them are refused.
-- `score_chosen` and `score_rejected` (or `chosen_score` and `rejected_score`) become the scores of the answers. Scores
+  them. But some would change what the row means: rows with `audio`, `audios`, `tools` or `chat_template_kwargs` are
+  refused, and so are rows with one of the following where nothing reads it:
+  {meaningful}.
+- In every format `system` is the first turn, `margin` the margin, `is_tie` makes the answers of a pair equally good,
+  and `score_chosen` and `score_rejected` (or `chosen_score` and `rejected_score`) are the scores of a pair. Scores
   that contradict the labels stand as the named score `published`.
 - Refused with a reason and listed in `quarantine.jsonl`: broken lines, unknown formats, unknown roles, answers that are
   empty or the same though one is called better, prompts that say nothing, numbers that are not finite, text that is not
@@ -79,12 +87,23 @@ read them.
 
 def page() -> str:
     """Return the whole page."""
-    head = HEAD.format(endings=_quoted(ENDINGS), row_lists=_quoted(ROW_LISTS), table=_table())
+    head = HEAD.format(
+        endings=_quoted(ENDINGS),
+        row_lists=_quoted(ROW_LISTS),
+        table=_table(),
+        how_shown=_folded(sorted(HOW_SHOWN)),
+        meaningful=_folded(MEANINGFUL),
+    )
     return "\n".join([head, *(_section(source) for source in SOURCES)])
 
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def _folded(names: Iterable[str]) -> str:
+    """Return names as lines of a point of a list."""
+    return textwrap.fill(_quoted(names), 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _table() -> str:

@@ -5,7 +5,8 @@ waits for its gradients. The features of a blank image enter the loss with weigh
 
 One run of the tower is enough for DDP, whether it sees an image or a video. Where weights are gathered for every run,
 ranks must run it equally often: a family that looks at images and at videos one after the other does so twice on a rank
-that has both, so every rank does.
+that has both, so every rank does. The blank images of one forward differ, and from every picture: a tower that repeats
+what it said (`vision_memo.py`) must not take one for the other and run once where other ranks run it twice.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from torch.distributed.tensor import DTensor
 
 from mmalign.engine.families import Family
 
+_DARKEST = -4.0
+"""Darker than any pixel: black is about -2.2 after the normalisation of CLIP or ImageNet, and 0 without."""
+
 
 def calls_left_out(media: Mapping[str, Tensor], family: Family, base: nn.Module) -> int:
     """Return how many blank images a rank looks at beside these media."""
@@ -29,27 +33,31 @@ def calls_left_out(media: Mapping[str, Tensor], family: Family, base: nn.Module)
     return max(0, (2 if family.videos == "apart" and is_gathered else 1) - calls)
 
 
-def blank_features(inner: nn.Module, family: Family) -> Tensor:
-    """Run the vision side on the smallest blank image; return the mean of its features, a scalar with a gradient."""
-    output = inner.get_image_features(**blank_image(inner, family))
+def blank_features(inner: nn.Module, family: Family, number: int = 0) -> Tensor:
+    """Run the vision side on the smallest blank image; return the mean of its features, a scalar with a gradient.
+
+    Args:
+        number: which of the blank images of one forward it is.
+    """
+    output = inner.get_image_features(**blank_image(inner, family, number))
     features = output if isinstance(output, (Tensor, list, tuple)) else output.pooler_output
     between_layers = getattr(output, "deepstack_features", None)
     return torch.stack([entry.float().mean() for entry in _tensors([features, between_layers])]).mean()
 
 
-def blank_image(inner: nn.Module, family: Family) -> dict[str, Tensor]:
-    """Return the processor outputs of one blank image in the form the family takes."""
-    vision = inner.config.vision_config
+def blank_image(inner: nn.Module, family: Family, number: int = 0) -> dict[str, Tensor]:
+    """Return the processor outputs of one blank image in the form the family takes; its number decides its colour."""
+    vision, colour = inner.config.vision_config, _DARKEST - number
     options = {"device": inner.device, "dtype": inner.dtype}
     if family.positions == "mrope":
         side = vision.spatial_merge_size
         channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
         values = channels * vision.temporal_patch_size * vision.patch_size**2
         grid = torch.tensor([[1, side, side]], device=inner.device)
-        return {"pixel_values": torch.ones(side * side, values, **options), "image_grid_thw": grid}
+        return {"pixel_values": torch.full((side * side, values), colour, **options), "image_grid_thw": grid}
     size = vision.image_size
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    pixels = torch.ones(1, 3, height, width, **options)
+    pixels = torch.full((1, 3, height, width), colour, **options)
     if family.media_per_row:
         return {"pixel_values": pixels[None]}
     sizes = torch.tensor([[height, width]], device=inner.device)

@@ -72,7 +72,7 @@ class Clips:
         missing = max(0, self._fewest - len(timestamps_s))
         most = limits.max_pixels
         if limits.max_total_pixels is not None:
-            share = limits.max_total_pixels // len(timestamps_s)
+            share = max(1, limits.max_total_pixels // len(timestamps_s))
             most = share if most is None else min(most, share)
         return ArrivingClip(
             frames=len(timestamps_s) + missing,

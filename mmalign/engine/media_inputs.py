@@ -106,7 +106,7 @@ class MediaInputs:
             bounds=self.pictures.bounds(shrunk_to),
             clips=[arriving for _, arriving, _ in clips],
         )
-        names = {"media": picture_names, "clips": [name for _, _, name in clips]}
+        names = {"media": picture_names, "clips": [name for _, _, name in clips], "order": _kinds(preference)}
         how = {"processor": self._settings, **self._bounds_of_pictures(shrunk_to)}
         how |= {"frames": [[clip.metadata(), clip.bounds] for clip in arriving.clips]} if clips else {}
         return LoadedMedia(
@@ -124,8 +124,16 @@ class MediaInputs:
 def in_order(preference: Preference) -> dict[MediaKind, list[Medium]]:
     """Return the media of each kind in the order in which the prompt names them."""
     ordered: dict[MediaKind, list[Medium]] = {"image": [], "video": []}
-    for message in preference.prompt:
-        for index in message.media_indices:
-            ref = preference.media[index]
-            ordered[ref.kind].append(Medium(field_of(preference, index), ref))
+    for index in _indices(preference):
+        ref = preference.media[index]
+        ordered[ref.kind].append(Medium(field_of(preference, index), ref))
     return ordered
+
+
+def _kinds(preference: Preference) -> list[MediaKind]:
+    """Return the kinds of the media in the order of the prompt, which is that of features where frames are pictures."""
+    return [preference.media[index].kind for index in _indices(preference)]
+
+
+def _indices(preference: Preference) -> list[int]:
+    return [index for message in preference.prompt for index in message.media_indices]

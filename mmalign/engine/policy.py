@@ -97,7 +97,7 @@ class Policy(nn.Module):
         blank: list[Tensor] = []
 
         def look_at_nothing(*_: object) -> None:
-            blank.extend(blank_features(self.inner, self.family) for _ in range(missing))
+            blank.extend(blank_features(self.inner, self.family, number) for number in range(missing))
 
         with self.inner.get_input_embeddings().register_forward_hook(look_at_nothing):
             hidden = hidden_states(self.inner, self._call(batch))

@@ -142,15 +142,14 @@ class _TowerMemo:
         self.tower, self.model, self.family, self.autocast, self._asked = tower, model, family, autocast, asked
         self.runs = 0
         self._cache: FeatureCache | None = None
-        self._heard: list[tuple[tuple, dict, Answer]] = []
+        self._heard: list[tuple[tuple, Answer]] = []
         self._rows: dict[MediaKind, list[Answer]] | None = None
         self._copies: list[int] = []
         self._answer: Answer | None = None
 
     def use_cache(self, directory: Path, max_bytes: int) -> None:
         """Keep answers on disk, unless the weights are spread over processes."""
-        if any(type(weight) not in (Tensor, nn.Parameter) or hasattr(weight, "ds_id") for weight in self._weights()):
-            logger.info("vision cache: off, the weights of %s are spread over processes", self.tower.name)
+        if self._is_spread():
             return
         settings = self.model.config.to_dict().get("vision_config", {})
         version = fingerprint.of_settings(
@@ -170,6 +169,8 @@ class _TowerMemo:
             for number, stage in enumerate(self.tower.stages):
                 stack.enter_context(patched(stage, lambda original, n=number: self._stage(n, original)))
             stack.callback(self._forget)
+            if self._cache is not None and self._is_spread():  # FSDP spreads them after the memo was made
+                self._cache = None
             if self._cache is not None:
                 self._rows = self._answers_of_rows(batch)
                 self._copies = (batch.response_lengths > 0).sum(1).tolist()
@@ -178,9 +179,13 @@ class _TowerMemo:
     def _forget(self) -> None:
         self._heard, self._rows, self._answer = [], None, None
 
-    def _weights(self) -> Iterator[Tensor]:
-        for module in self.tower.covered:
-            yield from module.parameters()
+    def _is_spread(self) -> bool:
+        """True when ranks gather the weights together: all must then run the tower equally often, cached or not."""
+        weights = (weight for module in self.tower.covered for weight in module.parameters())
+        if not any(type(weight) not in (Tensor, nn.Parameter) or hasattr(weight, "ds_id") for weight in weights):
+            return False
+        logger.info("vision cache: off, the weights of %s are spread over processes", self.tower.name)
+        return True
 
     # ---- answering -------------------------------------------------------------------------------------------------
 
@@ -201,18 +206,18 @@ class _TowerMemo:
     def _listen(self, number: int, original: Callable, args: tuple, kwargs: dict) -> Any:
         if number == 0:
             self.runs += 1
-            self._heard.append((args, kwargs, {}))
+            self._heard.append(((self._asked.kind, args, kwargs), {}))
         with torch.no_grad():
             output = original(*args, **kwargs)
         if number in self.tower.kept:
-            self._heard[-1][2].update(self.tower.answer_of(number, output))
+            self._heard[-1][1].update(self.tower.answer_of(number, output))
         return output
 
     def _find(self, args: tuple, kwargs: dict) -> Answer | None:
         if self._rows is not None:
             return self._merged(entries(args, kwargs))
-        for heard_args, heard_kwargs, answer in self._heard:
-            if _same((args, kwargs), (heard_args, heard_kwargs)):
+        for heard, answer in self._heard:  # a still asked about as a video is another question: ranks count both
+            if _same((self._asked.kind, args, kwargs), heard):
                 return answer
         return None
 
@@ -265,7 +270,7 @@ class _TowerMemo:
         known = inspect.signature(getattr(type(inner), _FEATURES[kind][0])).parameters
         with ragged_videos(inner):
             getattr(inner, _FEATURES[kind][0])(**{name: tensor for name, tensor in media.items() if name in known})
-        (args, kwargs, answer), self._heard = self._heard[-1], []
+        ((_, args, kwargs), answer), self._heard = self._heard[-1], []
         return answer | {_ENTRIES: torch.tensor(entries(args, kwargs))}
 
 

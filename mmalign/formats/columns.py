@@ -8,7 +8,7 @@ unchanged:
     images      the pictures in the order of their placeholders; [] when there is none, and no column at all in a file
                 without a single picture
     chosen      the best response, a list of messages
-    rejected    the worst response; absent when there is one response only
+    rejected    the worst response, of several that are equally bad the first; absent when there is one response only
 
 and, only in rows where they say something:
 
@@ -54,7 +54,7 @@ def to_columns(preference: Preference) -> dict[str, Any]:
         "chosen": [_message_column(message, kinds) for message in responses[0].messages],
     }
     if len(responses) > 1:
-        row["rejected"] = [_message_column(message, kinds) for message in responses[-1].messages]
+        row["rejected"] = [_message_column(message, kinds) for message in preference.rejected.messages]
     facts = {
         "videos": [_media_struct(ref) for ref in media if ref.kind == "video"],
         "margin": preference.margin,
@@ -92,11 +92,12 @@ def _from_columns(row: Mapping[str, Any]) -> Preference:
         require_position(index, "media_order")
     if sorted(order) != list(range(len(media))):
         raise RowError("media_order must name every medium once", field="media_order", value=order)
-    return Preference(
+    ends, responses = _read_ends(row), _read_responses(row, order)
+    preference = Preference(
         id="" if row.get("id") is None else str(row["id"]),
         prompt=tuple(_renumber(message, order) for message in prompt),
         media=_in_order(media, order),
-        responses=_read_responses(row, order),
+        responses=responses or ends,
         ties=tuple(tuple(group) for group in row.get("ties") or ()),
         margin=row.get("margin"),
         weight=1.0 if row.get("weight") is None else row["weight"],
@@ -104,6 +105,8 @@ def _from_columns(row: Mapping[str, Any]) -> Preference:
         tags=_without_nulls(row.get("tags"), "tags"),
         provenance=_without_nulls(row.get("provenance"), "provenance"),
     )
+    _require_ends(preference, ends)
+    return preference
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ def _read_message(raw: Any, field: str, kinds: list[str]) -> Message:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             parts.append(TextPart(text=part["text"]))
-        elif kind in ("image", "video"):
+        elif kind in ("image", "video") and not any(part[name] for name in part if name != "type"):
             parts.append(MediaPart(index=len(kinds)))
             kinds.append(kind)
         else:
@@ -223,28 +226,41 @@ def _read_ref(kind: str, raw: Any, facts: Mapping[str, Any], field: str) -> Medi
     return dataclasses.replace(MediaRef.parse(kind, raw, field=field), **said)
 
 
+def _read_own(raw: Any, field: str) -> MediaRef:
+    """Read a medium that a response saw: what stands in a media column and its facts, in one object."""
+    where = {name: value for name, value in raw.items() if name not in ("kind", *_MEDIA_FACTS)}
+    return _read_ref(raw["kind"], where, raw, field)
+
+
 def _said_facts(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, facts[name]) for name in _MEDIA_FACTS if facts.get(name) is not None]
 
 
+def _read_ends(row: Mapping[str, Any]) -> tuple[Response, ...]:
+    """Return what stands in the columns `chosen` and `rejected`."""
+    said = [
+        _read_messages(row[name], name, media_allowed=False)
+        for name in ("chosen", "rejected")
+        if row.get(name) is not None
+    ]
+    return tuple(Response(messages=tuple(messages)) for messages, _ in said)
+
+
 def _read_responses(row: Mapping[str, Any], order: list[int]) -> tuple[Response, ...]:
-    ends = []
-    for name in ("chosen", "rejected"):
-        if row.get(name) is not None:
-            messages, _ = _read_messages(row[name], name, media_allowed=False)
-            ends.append(Response(messages=tuple(messages)))
-    if not row.get("responses"):
-        return tuple(ends)
-    responses = tuple(_read_response(response, f"responses[{k}]", order) for k, response in enumerate(row["responses"]))
-    for name, end, response in zip(("chosen", "rejected"), ends, (responses[0], responses[-1]), strict=False):
+    return tuple(_read_response(raw, f"responses[{k}]", order) for k, raw in enumerate(row.get("responses") or ()))
+
+
+def _require_ends(preference: Preference, ends: tuple[Response, ...]) -> None:
+    """Refuse a row whose columns `chosen` and `rejected` are not the best and the worst of its responses."""
+    both = (preference.chosen, preference.rejected)
+    for name, end, response in zip(("chosen", "rejected"), ends, both, strict=False):
         if end.messages != response.messages:
             raise RowError(
-                "chosen and rejected must be the first and the last of responses",
+                "chosen and rejected must be the best and the worst of responses",
                 field=name,
                 value=end.text,
-                hint="change both, or leave out the column responses",
+                hint="of several that are equally bad the first; change both, or leave out the column responses",
             )
-    return responses
 
 
 def _read_response(raw: Any, field: str, order: list[int]) -> Response:
@@ -253,7 +269,7 @@ def _read_response(raw: Any, field: str, order: list[int]) -> Response:
     messages, _ = _read_messages(raw.get("messages"), f"{field}.messages", media_allowed=False)
     media = raw.get("media")
     if media is not None:
-        media = _in_order([_read_ref(ref["kind"], ref, ref, f"{field}.media") for ref in media], order)
+        media = _in_order([_read_own(ref, f"{field}.media") for ref in media], order)
     return Response(
         messages=tuple(messages),
         score=raw.get("score"),

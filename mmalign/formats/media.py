@@ -5,11 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.values import require_number, require_position, require_text
+
+_WHERE = ("bytes", "path", "url", "uri", "image", "video", "image_url", "video_url")
+_SPANS = (("video_start", "video_end"), ("start", "end"))
+HOW_SHOWN = frozenset(
+    {"detail", "min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width"}
+    | {"fps", "nframes", "min_frames", "max_frames"}
+)
+"""Keys that say how a medium is shown to a model, not what it is. That says the recipe, for every row the same."""
 
 MediaKind = str
 """Name of a kind of media. Which there are says `modalities/table.py`; this floor only refuses what is no name."""
@@ -74,17 +83,21 @@ class MediaRef:
 
     @classmethod
     def parse(cls, kind: MediaKind, raw: Any, *, field: str = "media") -> MediaRef:
-        """Read what published rows put in a media column: a path, bytes, {"bytes", "path", "url"}, or a list of frames.
+        """Read what published rows put in a media column: a path, bytes, a list of frames, or {"bytes", "path", "url"}.
 
-        A base64 `data:` URI is read as the bytes that it carries.
+        An object may name a clip of a video by `start` and `end` (or `video_start` and `video_end`) in seconds; what it
+        says of how the medium is shown (`HOW_SHOWN`) is not read. A base64 `data:` URI is read as the bytes that it
+        carries.
 
         Raises:
-            RowError: `raw` is none of these, or its base64 is broken.
+            RowError: `raw` is none of these, its base64 is broken, or it says something else about the medium.
         """
-        if isinstance(raw, dict):
-            keys = ("bytes", "path", "url", "uri", "image", "video")
-            named = next((raw[key] for key in keys if isinstance(raw.get(key), str | bytes) and raw[key]), None)
-            raw = raw if named is None else named
+        if isinstance(raw, Mapping):
+            where = next((key for key in _WHERE if raw.get(key)), None)
+            if where is not None:
+                span_s = _said_of(kind, raw, field)
+                whole = cls.parse(kind, raw[where], field=field)
+                return whole if span_s is None else replace(whole, span_s=span_s)
         if kind == "video" and isinstance(raw, list) and raw and all(isinstance(frame, str) for frame in raw):
             return cls(kind=kind, frames=tuple(raw))
         if isinstance(raw, bytes) and raw:
@@ -114,6 +127,26 @@ class MediaRef:
         else:
             name = self.sha256 or f"uri:{self.uri}"
         return f"{self.kind}|{name}|{self.span_s}|{self.frame_indices}"
+
+
+def _said_of(kind: MediaKind, raw: Mapping[str, Any], field: str) -> tuple[Any, Any] | None:
+    """Return the bounds of the clip that an object names, and refuse what else it says about its medium.
+
+    Raises:
+        RowError: a key that is not read is filled: the object may mean a part where the whole would be shown.
+    """
+    filled = [key for key, value in raw.items() if value not in (None, "", [], {})]
+    pair = next((pair for pair in _SPANS if kind == "video" and any(name in filled for name in pair)), ())
+    unknown = [key for key in filled if key not in (*_WHERE, *pair, "type") and key not in HOW_SHOWN]
+    if unknown:
+        hint = "a medium is a path or bytes, and of a video start and end in seconds"
+        raise RowError(f"{kind} has a key that is not read", field=field, value=unknown[0], hint=hint)
+    if not pair:
+        return None
+    start, end = (raw.get(name) for name in pair)
+    if end is None:
+        raise RowError("clip has a start and no end", field=field, value=start, hint=f"give {pair[1]} in seconds")
+    return 0.0 if start is None else start, end
 
 
 def _base64_bytes(text: str, field: str) -> bytes:

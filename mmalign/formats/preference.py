@@ -157,8 +157,17 @@ class Preference:
 
     @property
     def rejected(self) -> Response:
-        """The worst response."""
-        return self.responses[-1]
+        """The worst response; of several that are equally bad, the first."""
+        return self.responses[self.worst()]
+
+    def worst(self) -> int:
+        """Return the position of the first response of the last level.
+
+        Sets that have two rejected answers name first the one that is near to the chosen one. Where all responses are
+        tied it is the second: what stands beside the chosen one is never that one again.
+        """
+        levels = self.levels()
+        return levels.index(levels[-1]) or min(1, len(levels) - 1)
 
     def levels(self) -> tuple[int, ...]:
         """Return one integer per response: 0 for the best level, equal integers for ties."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -51,7 +52,8 @@ def _source(ref: MediaRef, limits: VideoLimits, field: str) -> tuple[str | None,
     """Return the path of a file, or its bytes when it has none."""
     if is_local(ref):
         return local_path(ref, limits, field=field), b""
-    return None, read_bytes(ref, limits, field=field)
+    bounded = dataclasses.replace(limits, max_file_bytes=min(limits.max_file_bytes, decoder.MOST_PIPED_BYTES))
+    return None, read_bytes(ref, bounded, field=field)
 
 
 def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Shape, list[float]]:

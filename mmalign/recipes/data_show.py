@@ -26,7 +26,8 @@ from mmalign.modalities.table import limits_below
 from mmalign.recipes.media_panels import MOST_MEDIA, media_table
 from mmalign.recipes.terminal import safe, visible
 from mmalign.sources.detect import Source, detect, named, parse
-from mmalign.sources.places import Place, rows_or_media
+from mmalign.sources.meaning import Watched
+from mmalign.sources.places import Place, refuse_options_for, rows_or_media
 from mmalign.sources.read import RawRow, read_raw
 
 _ROLE_STYLE = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
@@ -65,23 +66,26 @@ def show(
         allow_network: whether `path` may be fetched from the hub.
 
     Raises:
-        DataError: the file cannot be read, or has no such row; a medium that stands alone has no format and no tokens.
+        DataError: the file cannot be read, or has no such row; an option would be ignored (a medium that stands alone
+            has no format and no tokens, a picture no frames, and without a model there are no tokens to bound).
         ModelError: the model has no processor.
     """
     console = console or Console()
     place = rows_or_media(path, root)
     limits = limits_below(place.root, own={"video": {"sampling": sampling or Sampling()}}, max_pixels=max_pixels)
     if place.media:
-        _require_no_options_of_rows(place, row=row, model=model, format=format, max_length=max_length)
+        _require_options_used(place, row, model, format, max_length, sampling)
         count = len(place.media)
         what = f"{count:,} media, no rows" if count > 1 else f"one {place.media[0].kind}, no row"
         console.print(f"[bold]{safe(place.path)}[/]: {what}")
         return _show_media([(ref.kind, ref) for ref in place.media], limits, console)
+    if max_length is not None and model is None:
+        raise DataError("--max-length bounds tokens, and only a model makes tokens: add --model DIR, or leave it out")
     raw = _find(path, row, allow_network)
     if isinstance(raw, RowError):
         console.print(_refusal(raw))
         return False
-    watched = _Watched(raw.values)
+    watched = Watched(raw.values)
     try:
         source = named(format) if format else detect(raw.values)
         preference = parse(RawRow(raw.file, raw.row, watched), format)
@@ -131,29 +135,22 @@ def _show_tokens(
     return True
 
 
-def _require_no_options_of_rows(place: Place, **options: Any) -> None:
-    given = [name for name, value in options.items() if value not in (None, 1)]
-    if given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise DataError(
-            f"{place.path} holds media and no rows; {names} asks for rows: leave it out, or name a file of them"
-        )
-
-
-class _Watched(dict):
-    """A row that remembers which of its columns were asked for."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self.asked: set[str] = set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return super().get(key, default)
-
-    def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
-        return super().__getitem__(key)
+def _require_options_used(
+    place: Place,
+    row: int,
+    model: str | os.PathLike[str] | None,
+    format: str | None,
+    max_length: int | None,
+    sampling: Sampling | None,
+) -> None:
+    """Refuse options that the media of this place would leave without effect."""
+    of_rows = {"row": row != 1, "model": model is not None, "format": format is not None}
+    refuse_options_for(place, "rows", **of_rows, max_length=max_length is not None)
+    if sampling is not None and not any(ref.kind == "video" for ref in place.media):
+        named = {"sampling": "policy", "fps": "fps", "frames": "frames"}
+        usual = Sampling()
+        given = {option: getattr(sampling, name) != getattr(usual, name) for option, name in named.items()}
+        refuse_options_for(place, "videos", **given)
 
 
 def _find(path: str | os.PathLike[str], row: int, allow_network: bool) -> RawRow | RowError:
@@ -175,7 +172,7 @@ def _find(path: str | os.PathLike[str], row: int, allow_network: bool) -> RawRow
 # ---- panels ----------------------------------------------------------------------------------------------------
 
 
-def _heading(raw: RawRow, source: Source, preference: Preference, watched: _Watched) -> RenderableType:
+def _heading(raw: RawRow, source: Source, preference: Preference, watched: Watched) -> RenderableType:
     count = len(preference.responses)
     kind = {1: "a demonstration", 2: "a pair"}.get(count, f"a list of {count} answers")
     facts = Table.grid(padding=(0, 2))

@@ -11,9 +11,10 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,10 +25,14 @@ from mmalign.report import row_record
 from mmalign.report.media_shelf import MediaShelf
 from mmalign.report.page import render, source
 from mmalign.report.parts import Tile
-from mmalign.report.refusals import reasons
+from mmalign.report.refusals import KnownRefusals, reasons
 from mmalign.report.svg import figure
 from mmalign.sources.quarantine import Refusal
 
+MOST_ROWS = 10_000
+"""A page holds this many rows unless more are asked for."""
+LARGEST_PAGE_ROWS = 200_000
+"""Beyond, the list is higher than browsers let an element be: Firefox ends at 17.9 million pixels, Chromium later."""
 ROWS_A_CHUNK = 200
 MOST_TAGS = 200
 """A filter offers this many tags, the most frequent."""
@@ -40,15 +45,14 @@ class DataPage:
 
     Args:
         shelf: where media go.
-        refused_before: refusals known from elsewhere, such as the quarantine of a run; they are joined to their rows
-            by file and number.
+        refused_before: refusals known from elsewhere, such as the quarantine of a run.
+        base: directory in which the files of the rows are.
     """
 
-    def __init__(self, shelf: MediaShelf, refused_before: Iterable[Refusal] = ()) -> None:
+    def __init__(self, shelf: MediaShelf, refused_before: Iterable[Refusal] = (), base: Path = Path()) -> None:
         self._shelf = shelf
-        self._before: dict[tuple[str, int], list[Refusal]] = {}
-        for refusal in refused_before:
-            self._before.setdefault((refusal.file, refusal.row), []).append(refusal)
+        self._before = KnownRefusals(refused_before, base)
+        self._not_here: list[Refusal] = []
         self._chunks: list[str] = []
         self._waiting: list[dict[str, Any]] = []
         self._index: list[dict[str, Any]] = []
@@ -61,24 +65,28 @@ class DataPage:
     def __len__(self) -> int:
         return len(self._index)
 
-    def add(self, preference: Preference) -> None:
-        """Take a row; media that their modality refuses make it a refused one, with all that it says."""
+    def add(self, preference: Preference, number: int = 0) -> None:
+        """Take a row; media that their modality refuses make it a refused one, with all that it says.
+
+        Args:
+            preference: the row.
+            number: what the command and the address of the page call it; 0 takes its number in its file.
+        """
         where = preference.provenance.get("file", ""), int(preference.provenance.get("row", 0))
-        self._take(lambda place: row_record.of_preference(preference, place), *where)
+        self._take(lambda place: row_record.of_preference(preference, place), *where, number)
 
-    def add_medium(self, ref: MediaRef) -> None:
-        """Take a medium that stands alone."""
-        self._take(lambda place: row_record.of_medium(ref, place), str(ref.uri), 0)
+    def add_medium(self, ref: MediaRef, number: int = 0) -> None:
+        """Take a medium that stands alone; `number` as in `add`."""
+        self._take(lambda place: row_record.of_medium(ref, place), str(ref.uri), 0, number)
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Take a row of which only its refusal is known."""
-        self._enter(row_record.of_refusal(refusal), [refusal, *self._before.pop((refusal.file, refusal.row), ())])
+    def refuse(self, refusal: Refusal, columns: Mapping[str, Any] | None = None, number: int = 0) -> None:
+        """Take a row that is no preference, and what stands in its columns if it has any; `number` as in `add`."""
+        record = row_record.of_refusal(refusal, columns or {})
+        self._enter(record, [refusal, *self._before.take(refusal.file, refusal.row)], number)
 
-    def refuse_rest(self) -> None:
-        """Take the refusals known from elsewhere whose rows did not come, when all rows were given."""
-        rest, self._before = self._before, {}
-        for refusals in rest.values():
-            self._enter(row_record.of_refusal(refusals[0]), refusals)
+    def name_rest(self) -> None:
+        """Name the refusals known from elsewhere whose rows did not come, when all rows were given."""
+        self._not_here = self._before.rest()
 
     def html(self, *, title: str, path: str, more_rows: bool = False, again: str = "") -> str:
         """Return the whole page.
@@ -103,7 +111,9 @@ class DataPage:
             tiles=self._tiles(),
             reasons=reasons(self._refusals),
             refused=self.refused_rows,
+            not_here=reasons(self._not_here),
             left_out=shelf.left_out,
+            playable_left_out=shelf.playable_left_out,
             budget_mb=figure(shelf.budget_bytes / 1e6),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
@@ -113,8 +123,8 @@ class DataPage:
             pictures=[island(uri) for uri in shelf.pictures],
         )
 
-    def _take(self, record: Callable[[row_record.Place], dict[str, Any]], file: str, row: int) -> None:
-        refusals = self._before.pop((file, row), [])
+    def _take(self, record: Callable[[row_record.Place], dict[str, Any]], file: str, row: int, number: int) -> None:
+        refusals = self._before.take(file, row)
 
         def place(ref: MediaRef, field: str) -> int:
             number, trouble = self._shelf.place(ref, field)
@@ -123,9 +133,9 @@ class DataPage:
                 refusals.append(replace(Refusal.of(file, row, trouble), field=field))
             return number
 
-        self._enter(record(place), refusals)
+        self._enter(record(place), refusals, number)
 
-    def _enter(self, record: dict[str, Any], refusals: list[Refusal]) -> None:
+    def _enter(self, record: dict[str, Any], refusals: list[Refusal], number: int) -> None:
         """Add a row to the page and to its index; reasons that stand twice count once."""
         by_reason: dict[str, Refusal] = {}
         for refusal in refusals:
@@ -134,7 +144,7 @@ class DataPage:
             record["refused"] = [row_record.refused_for(refusal) for refusal in by_reason.values()]
         self._refusals += by_reason.values()
         self.refused_rows += bool(by_reason)
-        entry = row_record.summary(record, self._shelf.entries)
+        entry = row_record.summary(record, self._shelf.entries, number)
         self._count(entry)
         self._index.append(entry)
         self._waiting.append(record)

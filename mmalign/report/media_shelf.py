@@ -27,7 +27,8 @@ class MediaShelf:
     """Takes references and gives out numbers; the pictures behind the numbers stand in the page once.
 
     The budget is spent in the order of the rows. The first picture that would exceed it closes the shelf: what comes
-    later is checked and named, and its entry says that the picture was left out.
+    later is checked and named, and its entry says that the picture was left out (`left_out`), or the moving one alone
+    (`playable_left_out`); so many media of each there are.
 
     Args:
         limits: of each kind of media.
@@ -39,7 +40,7 @@ class MediaShelf:
         self.entries: list[dict[str, Any]] = []
         self.pictures: list[str] = []
         self.troubles: list[RowError | None] = []
-        self.used_bytes, self.left_out = 0, 0
+        self.used_bytes, self.left_out, self.playable_left_out = 0, 0, 0
         self._closed = False
         self._numbers: dict[str, int] = {}
         self._pictures: dict[bytes, int] = {}
@@ -67,9 +68,12 @@ class MediaShelf:
         except RowError as error:
             entry["trouble"] = f"{error.reason} ({error.hint})" if error.hint else error.reason
             return error
-        if self._closed:
+        if self._closed and "picture" not in entry:
             entry["left_out"] = True
             self.left_out += 1
+        elif self._closed and modality.playable is not None and not entry.keys() & {"playable", "too_long"}:
+            entry["playable_left_out"] = True
+            self.playable_left_out += 1
         return None
 
     def _keep(self, uri: str | None, entry: dict[str, Any], name: str) -> None:
@@ -95,11 +99,11 @@ def described(shape: Any) -> str:
     '640 x 480'
 
     A record is told by the names of its fields, width and height together, a name that ends with a unit with it:
-    "frames 8, 448 x 252, duration 2.5 s".
+    "frames 8, 448 x 252, duration 2.5 s". Fields that hold many values, such as a time for each frame, are left out.
     """
     if not dataclasses.is_dataclass(shape):
         return " x ".join(map(str, shape))
-    facts = dataclasses.asdict(shape)
+    facts = {name: value for name, value in dataclasses.asdict(shape).items() if not isinstance(value, list | tuple)}
     if "width" in facts and "height" in facts:
         facts["width"] = f"{facts['width']} x {facts.pop('height')}"
     return ", ".join(_said(name, value) for name, value in facts.items())

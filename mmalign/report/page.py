@@ -7,13 +7,13 @@ shown and does nothing.
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from mmalign.formats.store import completed
 from mmalign.report.svg import figure
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -33,11 +33,12 @@ def write(path: Path, html: str) -> Path:
     """Write a page whole or not at all, and return its path.
 
     Half a surrogate pair, which file names of strangers may hold, is written as its escape: JSON reads it back.
+
+    Raises:
+        DataError: the disk is full or the place cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".partial")
-    unfinished.write_text(html, encoding="utf-8", errors="backslashreplace")
-    os.replace(unfinished, path)
+    with completed(path) as unfinished:
+        unfinished.write_text(html, encoding="utf-8", errors="backslashreplace")
     return path
 
 

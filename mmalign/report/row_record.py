@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mmalign.errors import show
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message, TextPart
 from mmalign.formats.preference import Preference, Response
@@ -14,6 +16,7 @@ Place = Callable[[MediaRef, str], int]
 """Takes a reference and the field that names it; returns the number of its entry in the page."""
 
 _TITLE_CHARACTERS = 140
+_MOST_COLUMNS = 40
 
 
 def of_preference(preference: Preference, place: Place) -> dict[str, Any]:
@@ -43,26 +46,33 @@ def of_medium(ref: MediaRef, place: Place) -> dict[str, Any]:
     return {"id": ref.uri, "file": ref.uri, "turns": [["", [place(ref, ref.kind)]]]}
 
 
-def of_refusal(refusal: Refusal) -> dict[str, Any]:
-    """Return the record of a row of which only its refusal is known."""
-    return {"id": f"{refusal.file}:{refusal.row}", "file": refusal.file, "row": refusal.row}
+def of_refusal(refusal: Refusal, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a row that is no preference: what stands in its columns, shortened."""
+    place = {"id": f"{refusal.file}:{refusal.row}", "file": refusal.file, "row": refusal.row}
+    raw = {str(name): show(value) for name, value in itertools.islice(columns.items(), _MOST_COLUMNS)}
+    if len(columns) > _MOST_COLUMNS:
+        raw["..."] = f"and {len(columns) - _MOST_COLUMNS:,} more columns"
+    return place | ({"raw": raw} if raw else {})
 
 
 def refused_for(refusal: Refusal) -> dict[str, str]:
     """Return why a row was refused, as its record says it."""
-    return _said({"reason": refusal.reason, "field": refusal.field, "value": refusal.value})
+    said = {"reason": refusal.reason, "field": refusal.field, "value": refusal.value, "hint": refusal.hint}
+    return _said(said)
 
 
-def summary(record: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary(record: dict[str, Any], entries: Sequence[dict[str, Any]], number: int = 0) -> dict[str, Any]:
     """Return what lists, filters and orders need to know of a row; the same names for every row.
 
     Args:
         record: of the row.
         entries: of all media of the page.
+        number: what the command calls the row; 0 takes its number in its file.
     """
     numbers = _media_numbers(record)
     return {
         "id": record.get("id", ""),
+        "row": number or record.get("row", 0),
         "title": _title(record),
         "thumb": numbers[0] if numbers else -1,
         "answers": len(record.get("answers", ())),

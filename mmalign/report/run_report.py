@@ -15,11 +15,12 @@ from mmalign import __version__
 from mmalign.errors import ConfigError, DataError
 from mmalign.objectives.compose import build
 from mmalign.report.charts import chart_cards
+from mmalign.report.data_page import LARGEST_PAGE_ROWS, MOST_ROWS
 from mmalign.report.page import render, write
 from mmalign.report.parts import Example, Tile, from_to
 from mmalign.report.refusals import reasons
 from mmalign.report.svg import figure
-from mmalign.sources.quarantine import recorded
+from mmalign.sources.quarantine import Refusal, recorded
 from mmalign.train.curves import Curve, Curves
 from mmalign.train.diagnose import diagnose
 from mmalign.train.metrics import read_metrics
@@ -61,7 +62,7 @@ def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
         examples=list(examples),
         quarantine=reasons(refusals),
         quarantine_total=len(refusals),
-        look=_look(values, run),
+        look=_look(values, run, refusals),
         config=config,
         manifest=flat(_mapping(json.loads, _read(run.manifest))),
     )
@@ -106,7 +107,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _look(values: Mapping[str, Any], run: RunDirectory) -> str:
+def _look(values: Mapping[str, Any], run: RunDirectory, refusals: Sequence[Refusal]) -> str:
     """Return the command that shows the refused rows in full, "" when the recipe does not say where they are from."""
     data = values.get("data")
     data = data if isinstance(data, Mapping) else {}
@@ -115,7 +116,20 @@ def _look(values: Mapping[str, Any], run: RunDirectory) -> str:
     said = ["--quarantine", str(run.quarantine)]
     for name in ("root", "format"):
         said += [f"--{name}", str(data[name])] if data.get(name) else []
+    said += _reach(data["train"], refusals)
     return shlex.join(["mmalign", "data", "view", data["train"], "-o", "rows.html", *said])
+
+
+def _reach(train: str, refusals: Sequence[Refusal]) -> list[str]:
+    """Return the options that make a page reach the last refused row, none where it does anyway.
+
+    How many rows stand before one in a folder of files is not known here: as many are taken as a page can hold.
+    """
+    is_one_file = all(refusal.file in (train, Path(train).name) for refusal in refusals)
+    last = max((refusal.row for refusal in refusals), default=0) if is_one_file else LARGEST_PAGE_ROWS
+    if last > LARGEST_PAGE_ROWS:
+        return ["--from-row", str(last - LARGEST_PAGE_ROWS + 1), "--limit", str(LARGEST_PAGE_ROWS)]
+    return ["--limit", str(last)] if last > MOST_ROWS else []
 
 
 def _lead(values: Mapping[str, Any]) -> str:

@@ -118,6 +118,8 @@ def figure(value: float) -> str:
     if value == 0:
         return "0"
     size = abs(value)
+    if size >= 1e15:
+        return _power_of_ten(value)
     if size >= 1e6:
         return f"{value / 1e6:.3g}M"
     if size >= 1e4:

@@ -12,8 +12,8 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.candidates import pair_scores
-from mmalign.sources.turns import TurnReader, media_of, or_nothing, response_from, with_system
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import TurnReader, history, or_nothing, response_from
 
 EXAMPLES = {
     "preference": {
@@ -59,17 +59,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
         if not isinstance(values.get(name), str):
             raise RowError("column must be a text", field=name, value=or_nothing(values.get(name)))
     question = "\n".join(text for text in (values["instruction"], values.get("input")) if text)
-    turns = [*_history(values.get("history")), {"role": "user", "content": question}]
-    messages = with_system(values, reader.messages(turns, "instruction"))
-    scores = pair_scores(values) if len(names) == 2 else ({},)
-    responses = tuple(response_from(values[name], name, **facts) for name, facts in zip(names, scores, strict=True))
+    turns = [*history(values.get("history")), {"role": "user", "content": question}]
+    messages = reader.messages(turns, "instruction")
+    responses = tuple(response_from(values[name], name) for name in names)
     return Preference(id="", prompt=messages, media=reader.media, responses=responses)
-
-
-def _history(raw: Any) -> list[dict[str, Any]]:
-    turns = []
-    for pair in raw or ():
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise RowError("history must hold [question, answer]", field="history", value=pair)
-        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-    return turns

@@ -13,7 +13,7 @@ from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.turns import or_nothing
 
-_PAIR_SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
+PAIR_SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
 
 
 def ranked(
@@ -64,10 +64,13 @@ def pair_scores(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     order, and an overall score may not say otherwise.
 
     Raises:
-        RowError: a score is no number.
+        RowError: a score is no number, or one of the two is missing.
     """
-    for names in _PAIR_SCORES:
-        if all(values.get(name) is not None for name in names):
+    for names in PAIR_SCORES:
+        missing = [name for name in names if values.get(name) is None]
+        if len(missing) == 1:
+            raise RowError("only one of the two answers has a score", field=missing[0], value="nothing")
+        if not missing:
             chosen, rejected = (number(values[name], name) for name in names)
             if chosen < rejected:
                 return {"scores": {"published": chosen}}, {"scores": {"published": rejected}}

@@ -30,11 +30,11 @@ from mmalign.sources import (
     trl,
     vistadpo,
 )
+from mmalign.sources.meaning import Watched, require_meaning_read, with_common_columns
 from mmalign.sources.quarantine import Refusal
 from mmalign.sources.read import RawRow, read_raw
 from mmalign.sources.soundness import (
     require_compared,
-    require_media_read,
     require_readable_columns,
     require_sound,
 )
@@ -123,27 +123,37 @@ def named(name: str) -> Source:
 def parse(raw: RawRow, format: str | None = None) -> Preference:
     """Return the preference that a raw row holds, with an id and its provenance.
 
+    Args:
+        raw: the row; when its values are `Watched`, they remember which columns were read.
+        format: name of its format; None recognises it.
+
     Raises:
         RowError: the row is refused.
         DataError: `format` names no format.
     """
+    watched = raw.values if isinstance(raw.values, Watched) else Watched(raw.values)
+    values = dict(watched)  # what only the rules look at was not read
     source = named(format) if format else None
-    require_readable_columns(raw.values)
-    source = source or detect(raw.values)
+    require_readable_columns(values)
+    source = source or detect(values)
+    preference = _parsed(source, watched)
+    require_compared(preference, values)
+    require_meaning_read(values, watched.asked, source.name)
+    require_sound(preference)
+    own_id = preference.id or _own_id(watched)
+    provenance = {"source": source.name} | dict(preference.provenance) | {"file": raw.file, "row": str(raw.row)}
+    return dataclasses.replace(preference, id=own_id or f"{raw.file}:{raw.row}", provenance=provenance)
+
+
+def _parsed(source: Source, watched: Watched) -> Preference:
     try:
-        preference = source.parse(raw.values)
+        return with_common_columns(source.parse(watched), watched)
     except RowError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         reason = f"row does not have the shape of the format {source.name}"
         hint = f"it has the columns {', '.join(source.needs)}"
         raise RowError(reason, value=f"{type(error).__name__}: {error}", hint=hint) from error
-    require_compared(preference, raw.values)
-    require_media_read(preference, raw.values, source.name)
-    require_sound(preference)
-    own_id = preference.id or _own_id(raw.values)
-    provenance = {"source": source.name} | dict(preference.provenance) | {"file": raw.file, "row": str(raw.row)}
-    return dataclasses.replace(preference, id=own_id or f"{raw.file}:{raw.row}", provenance=provenance)
 
 
 def read(

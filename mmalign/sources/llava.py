@@ -12,15 +12,8 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import (
-    TurnReader,
-    is_turns,
-    media_of,
-    or_nothing,
-    require_same_prompt,
-    response_from,
-    split_answer,
-)
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import TurnReader, is_turns, or_nothing, require_same_prompt, response_from, split_answer
 
 EXAMPLES = {
     "preference": {

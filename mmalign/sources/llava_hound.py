@@ -15,8 +15,8 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.candidates import pair_scores
-from mmalign.sources.turns import TurnReader, answer, media_first, media_of, or_nothing, question
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import answer, or_nothing, question
 
 EXAMPLES = {
     "a video, LLaVA-Hound and TPO": {
@@ -51,19 +51,9 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read, or tags and pictures are not equally many.
     """
-    media = tuple(media_of(values))
-    if not media:
+    listed = media_of(values)
+    if not listed:
         raise RowError("row has no medium", field="video", value=or_nothing(values.get("video")))
-    if len(media) > 1:
-        reader = TurnReader(media, strip_newline=True)
-        prompt = reader.messages([{"role": "user", "content": values["prompt"]}], "prompt")
-        media = reader.media
-        if not any(message.media_indices for message in prompt):
-            prompt = media_first(prompt, len(media))
-    else:
-        prompt = question(values["prompt"], "prompt", len(media))
-    responses = tuple(
-        answer(values[name], name, **facts)
-        for name, facts in zip(("chosen", "rejected"), pair_scores(values), strict=True)
-    )
+    prompt, media = question(values["prompt"], "prompt", listed)
+    responses = tuple(answer(values[name], name) for name in ("chosen", "rejected"))
     return Preference(id="", prompt=prompt, media=media, responses=responses)

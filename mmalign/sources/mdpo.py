@@ -10,7 +10,8 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import TurnReader, media_column, or_nothing, response_from, transcript
+from mmalign.sources.media_columns import media_column
+from mmalign.sources.turns import TurnReader, or_nothing, response_from, transcript
 
 EXAMPLES = {
     "preference": {

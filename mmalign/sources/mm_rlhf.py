@@ -1,10 +1,10 @@
 """MM-RLHF's `dpo_pairs.jsonl`, and the rows of its reward benchmark: pairs with a critique of each answer.
 
 Source: Kwai-YuanQi/MM-RLHF, llava/train/train_dpo.py. A row has `image`, or `video`: a folder of frames. As there,
-tags in the prompt are dropped and the media put before it. `chosen_reason` and `rejected_reason` become the
-critiques; a row with `is_tie` has two equally good answers. `ls_factor` (a precomputed strength of the pair) and
-`mixed_up_image` (a picture for an objective over changed media) are kept as tags. `reference_*_logp` are those of
-another model and are not read.
+tags in the prompt are dropped and the medium put before it; several media stand where their tags are. `chosen_reason`
+and `rejected_reason` become the critiques; a row with `is_tie` has two equally good answers. `ls_factor` (a precomputed
+strength of the pair) and `mixed_up_image` (a picture for an objective over changed media) are kept as tags.
+`reference_*_logp` are those of another model and are not read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
 from mmalign.sources.candidates import number
-from mmalign.sources.turns import answer, media_of, or_nothing, question
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import answer, or_nothing, question
 
 EXAMPLES = {
     "a picture": {
@@ -55,21 +56,17 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read, or the row has both image and video.
     """
-    media = tuple(media_of(values))
+    prompt, media = question(values["prompt"], "prompt", media_of(values))
     if len({ref.kind for ref in media}) > 1:
         raise RowError("row has both image and video", field="video", value=values.get("video", values.get("videos")))
-    is_tie = values.get("is_tie")
-    if is_tie not in (None, False, True):
-        raise RowError("must be true or false", field="is_tie", value=is_tie)
     responses = tuple(
         answer(values[name], name, critique=_critique(values, f"{name}_reason")) for name in ("chosen", "rejected")
     )
     return Preference(
         id="",
-        prompt=question(values["prompt"], "prompt", len(media)),
+        prompt=prompt,
         media=media,
         responses=responses,
-        ties=((0, 1),) if is_tie else (),
         tags=_tags(values),
     )
 

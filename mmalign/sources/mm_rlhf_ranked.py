@@ -16,7 +16,8 @@ from typing import Any
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
 from mmalign.sources.candidates import number, ranked
-from mmalign.sources.turns import answer, media_of, or_nothing, question
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import answer, or_nothing, question
 
 EXAMPLES = {
     "three outputs, two of them equally good": {
@@ -45,7 +46,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing, or what stands in it has none of the forms that this reader knows.
     """
-    media = tuple(media_of(values))
+    prompt, media = question(values.get("question"), "question", media_of(values))
     outputs = values["models_output"]
     if not isinstance(outputs, Mapping | list):
         raise _unknown_form("models_output", outputs, "{model: text} or a list of texts")
@@ -62,7 +63,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
         )
         for key in keys
     ]
-    return ranked(question(values.get("question"), "question", len(media)), media, responses, _ranks(values, keys))
+    return ranked(prompt, media, responses, _ranks(values, keys))
 
 
 def _ranks(values: Mapping[str, Any], keys: list[Any]) -> list[float]:

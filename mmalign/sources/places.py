@@ -13,7 +13,7 @@ from pathlib import Path
 from mmalign.errors import DataError
 from mmalign.formats.media import MediaKind, MediaRef
 from mmalign.sources import tables
-from mmalign.sources.read import ENDINGS
+from mmalign.sources.read import ENDINGS, is_seen
 
 MEDIA_ENDINGS: dict[MediaKind, tuple[str, ...]] = {
     "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
@@ -53,11 +53,31 @@ def rows_or_media(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     place = Path(path)
     at_root = Path(root) if root is not None else place if place.is_dir() else place.parent
     if place.is_dir():
-        files = () if _holds_rows(place) else sorted(place.rglob("*"))
+        files = () if _holds_rows(place) else [file for file in sorted(place.rglob("*")) if is_seen(file, place)]
     else:
-        files = (place,) if place.is_file() else ()
-    media = tuple(_reference(file, at_root) for file in files if kind_of(file) is not None and _is_seen(file, place))
+        files = (place,)
+    media = tuple(_reference(file, at_root) for file in files if kind_of(file) is not None and file.is_file())
     return Place(path=str(path), root=at_root, media=media)
+
+
+def refuse_options_for(place: Place, what: str, **given: bool) -> None:
+    """Refuse options that would be ignored because the media that stand alone here are not what they ask about.
+
+    Args:
+        place: media that stand alone.
+        what: what the options are about and the place does not hold: "rows", or the plural of a kind of media.
+        given: whether each option says something else than its default, by its name.
+
+    Raises:
+        DataError: one of them does.
+    """
+    names = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
+    if names:
+        asks = "asks" if len(names) == 1 else "ask"
+        way_out = (
+            "leave it out, or name a file of them" if len(names) == 1 else "leave them out, or name a file of them"
+        )
+        raise DataError(f"{place.path} holds media and no {what}; {', '.join(names)} {asks} for {what}: {way_out}")
 
 
 def kind_of(path: str | os.PathLike[str]) -> MediaKind | None:
@@ -68,12 +88,8 @@ def kind_of(path: str | os.PathLike[str]) -> MediaKind | None:
 def _holds_rows(folder: Path) -> bool:
     if tables.is_datasets_folder(folder):
         return True
-    return any(_is_seen(file, folder) and file.name.removesuffix(".gz").endswith(ENDINGS) for file in folder.rglob("*"))
-
-
-def _is_seen(file: Path, place: Path) -> bool:
-    """Tell whether a file is meant to be seen: caches and the hidden files of file managers are not."""
-    return file == place or (file.is_file() and not file.name.startswith((".", "_")))
+    files = (file for file in folder.rglob("*") if file.name.removesuffix(".gz").endswith(ENDINGS))
+    return any(file.is_file() and is_seen(file, folder) for file in files)
 
 
 def _reference(file: Path, root: Path) -> MediaRef:

@@ -14,19 +14,20 @@ ROWS_BEFORE_AN_EARLY_STOP = 200
 
 @dataclass(frozen=True)
 class Refusal:
-    """One refused row: where it stands, which field broke which rule, and what stood there."""
+    """One refused row: where it stands, which field broke which rule, what stood there, and what to do about it."""
 
     file: str
     row: int
     field: str
     value: str
     reason: str
+    hint: str = ""
 
     @classmethod
     def of(cls, file: str, row: int, error: RowError) -> Refusal:
         """Turn the error of a row into its record."""
         value = "" if error.value is None else show(error.value)
-        return cls(file=file, row=row, field=error.field, value=value, reason=error.reason)
+        return cls(file=file, row=row, field=error.field, value=value, reason=error.reason, hint=error.hint)
 
 
 class Quarantine:

@@ -6,8 +6,9 @@ beside them: `scores` or `rewards` (larger is better), `ranks`, `rank` or `ranki
 smallest is the best), or `order` (positions of the answers from 0, best first). Answers that are objects say it
 themselves: `response`, `answer`, `content` or `text` with `score`, `overall_score` or `reward`, or with `rank`; also
 `model`, `critique`, and `annotations` as VLFeedback and UltraFeedback have them, {aspect: {Rating, Rationale}}, which
-become named scores, and where nothing else orders the answers the mean of the ratings does. A list of objects may be
-an object of lists, as `datasets` writes it. Equal scores and equal ranks are ties.
+become named scores, and where nothing else orders the answers the mean of the ratings does, over the aspects in which
+every answer is rated. A list of objects may be an object of lists, as `datasets` writes it. Equal scores and equal
+ranks are ties.
 
 Shapes that were read at their source: VLFeedback (the card of MMInstruction/VLFeedback: prompt, img_path,
 completions). That tools would take such rows is asked in ms-swift#7314 and LlamaFactory#6509; the shapes with lists
@@ -25,15 +26,14 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.candidates import number, ranked
+from mmalign.sources.media_columns import media_column, media_of
 from mmalign.sources.turns import (
     TurnReader,
     is_turns,
-    media_column,
     media_first,
-    media_of,
     or_nothing,
+    require_answerable,
     response_from,
-    with_system,
 )
 
 EXAMPLES = {
@@ -150,9 +150,10 @@ def _prompt(values: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[Media
         raw = [{"role": "user", "content": raw}]
     reader = TurnReader(listed, tagged=bool(listed))
     messages = reader.messages(raw, column)
+    require_answerable(messages, column)
     if not any(message.media_indices for message in messages):
         messages = media_first(messages, len(listed))
-    return with_system(values, messages), reader.media
+    return messages, reader.media
 
 
 def _from_object(raw: Mapping[str, Any], field: str) -> Response:
@@ -173,7 +174,7 @@ def _from_object(raw: Mapping[str, Any], field: str) -> Response:
 
 
 def _annotations(raw: Any, field: str) -> tuple[dict[str, float], str]:
-    """Return the ratings by aspect, and the rationales as one text. A rating that is no number is left out."""
+    """Return the ratings by aspect, and the rationales as one text. A rating that is missing, or "N/A", is left out."""
     if raw is None:
         return {}, ""
     if not isinstance(raw, Mapping) or not all(isinstance(said, Mapping) for said in raw.values()):
@@ -184,12 +185,16 @@ def _annotations(raw: Any, field: str) -> tuple[dict[str, float], str]:
 
 
 def _with_scores(values: Mapping[str, Any], responses: list[Response]) -> list[Response]:
-    """Give the answers the scores that stand beside them; answers that are rated only, the mean of their ratings."""
+    """Give the answers the scores that stand beside them; answers that are rated only, the mean of their ratings.
+
+    The mean is over the aspects in which all answers are rated: a rating that is missing makes no answer better.
+    """
     column = next((name for name in _SCORES if values.get(name) is not None), None)
+    shared = set.intersection(*(set(response.scores) for response in responses)) if responses else set()
     if column is not None:
         given = _numbers(values[column], column, len(responses))
-    elif all(response.scores and response.score is None for response in responses):
-        given = [sum(response.scores.values()) / len(response.scores) for response in responses]
+    elif shared and all(response.score is None for response in responses):
+        given = [sum(response.scores[aspect] for aspect in shared) / len(shared) for response in responses]
     else:
         return responses
     return [replace(response, score=score) for response, score in zip(responses, given, strict=True)]

@@ -95,9 +95,7 @@ def _files(place: Path) -> list[tuple[Path, str]]:
     if place.is_file() or tables.is_datasets_folder(place):
         return [(place, place.name)]
     shards = sorted(
-        file
-        for file in place.rglob("*")
-        if file.name.removesuffix(".gz").endswith(ENDINGS) and not file.name.startswith((".", "_"))
+        file for file in place.rglob("*") if file.name.removesuffix(".gz").endswith(ENDINGS) and is_seen(file, place)
     )
     if not shards:
         raise DataError(f"{place} holds no data file; known endings are {', '.join(ENDINGS)}")
@@ -105,6 +103,11 @@ def _files(place: Path) -> list[tuple[Path, str]]:
     if len(kinds) > 1:
         raise DataError(f"{place} holds files of several kinds ({', '.join(kinds)}); name the file or folder you mean")
     return [(file, file.relative_to(place).as_posix()) for file in shards]
+
+
+def is_seen(file: Path, folder: Path) -> bool:
+    """Tell whether a file below a folder is meant to be seen: caches, and what is hidden at any depth, are not."""
+    return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 
 def _rows(file: Path, name: str, on_broken: OnBroken) -> Iterator[tuple[int, Any]]:

@@ -1,6 +1,7 @@
 """RLHF-V and RLAIF-V rows: a question about one picture, the better and the worse answer.
 
-The first release of RLHF-V keeps the three texts as JSON in one column, `text`. The picture stands before the question.
+The first release of RLHF-V keeps the three texts as JSON in one column, `text`. The picture stands before the question,
+where LLaVA's tag for it is dropped.
 Source: the data sets openbmb/RLHF-V-Dataset and openbmb/RLAIF-V-Dataset.
 """
 
@@ -12,9 +13,9 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
-from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import media_column, media_first, media_of, or_nothing, response_from
+from mmalign.sources.media_columns import media_column, media_of
+from mmalign.sources.turns import or_nothing, question, response_from
 
 EXAMPLES = {
     "question, chosen, rejected": {
@@ -51,23 +52,22 @@ def parse(values: Mapping[str, Any]) -> Preference:
     for name in ("question", "chosen", "rejected"):
         if not isinstance(texts.get(name), str):
             raise RowError("column must be a text", field=name, value=or_nothing(texts.get(name)))
-    media = _media(values)
+    prompt, media = question(texts["question"], "question", _media(values))
     tags = {name: values[name] for name in ("origin_dataset", "ds_name") if isinstance(values.get(name), str)}
     return Preference(
         id="",
-        prompt=media_first((Message.of("user", texts["question"]),), len(media)),
-        media=tuple(media),
+        prompt=prompt,
+        media=media,
         responses=tuple(response_from(texts[name], name, tagged=False) for name in ("chosen", "rejected")),
         tags=tags,
     )
 
 
 def _media(values: Mapping[str, Any]) -> list[MediaRef]:
-    image = values.get("image")
+    """Return the picture: that of `image`, of which `image_path` is the name where both are filled."""
+    image, path = values.get("image"), values.get("image_path")
     empty = isinstance(image, Mapping) and not any(image.values())
-    if (image is None or empty) and values.get("image_path"):
-        return media_column(values["image_path"], "image_path")
-    return media_of(values)
+    return media_column(path, "image_path") if (image is None or empty) and path else media_of(values)
 
 
 def _texts(raw: str) -> Mapping[str, Any]:

@@ -12,7 +12,15 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import TurnReader, is_turns, media_of, or_nothing, response_from, split_answer, with_system
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import (
+    TurnReader,
+    is_turns,
+    or_nothing,
+    require_answerable,
+    response_from,
+    split_answer,
+)
 
 EXAMPLES = {
     "preference": {
@@ -63,15 +71,14 @@ def parse(values: Mapping[str, Any]) -> Preference:
     """
     column = "conversations" if "conversations" in values else "messages"
     reader = TurnReader(media_of(values))
-    messages = with_system(values, reader.messages(values[column], column))
+    messages = reader.messages(values[column], column)
     answers = {name: values.get(name) for name in ("chosen", "rejected")}
     if all(answer is None for answer in answers.values()):
         prompt, response = split_answer(messages, column)
         return Preference(id="", prompt=prompt, media=reader.media, responses=(response,))
-    if messages[-1].role not in ("user", "tool"):
-        raise RowError("turns before the answers must end with the user", field=column, value=messages[-1].role)
+    require_answerable(messages, column)
     for name, answer in answers.items():
         if not isinstance(answer, str | Mapping):
             raise RowError("answer must be one turn", field=name, value=or_nothing(answer))
     responses = tuple(response_from(answer, name) for name, answer in answers.items())
-    return Preference(id="", prompt=messages, media=reader.media, responses=responses, margin=values.get("margin"))
+    return Preference(id="", prompt=messages, media=reader.media, responses=responses)

@@ -8,11 +8,10 @@ from typing import Any
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.values import require_text
+from mmalign.sources.meaning import is_empty
 
 NOT_SUPPORTED = ("audio", "audios", "tools", "chat_template_kwargs")
-MEDIA_COLUMNS = {"image": ("image", "images"), "video": ("video", "videos")}
 UNPAIRED_LABELS = ("label", "kto_tag")
-_EMPTY_TEXTS = ("", "[]", "{}")
 
 
 def require_readable_columns(values: Mapping[str, Any]) -> None:
@@ -22,23 +21,9 @@ def require_readable_columns(values: Mapping[str, Any]) -> None:
         RowError: the row has audio, tools, or arguments of its own for the chat template.
     """
     for name in NOT_SUPPORTED:
-        if not _is_empty(values.get(name)):
+        if not is_empty(values.get(name)):
             hint = "text, images and videos are"
             raise RowError(f"column {name} is not supported", field=name, value=values[name], hint=hint)
-
-
-def require_media_read(preference: Preference, values: Mapping[str, Any], format: str) -> None:
-    """Refuse rows with media that the format which read them does not know: their answers speak of what nobody sees.
-
-    Raises:
-        RowError: a column of media is filled, and the record has no medium of its kind.
-    """
-    read = {ref.kind for ref in preference.media}
-    for kind, names in MEDIA_COLUMNS.items():
-        filled = [name for name in names if not _is_empty(values.get(name))]
-        if filled and kind not in read:
-            hint = f"rows of the format {format} have no {kind}s"
-            raise RowError(f"column {filled[0]} is not read", field=filled[0], value=values[filled[0]], hint=hint)
 
 
 def require_compared(preference: Preference, values: Mapping[str, Any]) -> None:
@@ -96,11 +81,3 @@ def _name(preference: Preference, k: int) -> str:
     if len(preference.responses) == 2:
         return ("chosen", "rejected")[k]
     return f"responses[{k}]"
-
-
-def _is_empty(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_empty(part) for part in value.values())
-    if isinstance(value, str):
-        return value.strip() in _EMPTY_TEXTS
-    return value is None or value == []

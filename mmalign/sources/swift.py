@@ -5,6 +5,9 @@ themselves), `rejected_messages` a whole conversation. `rejected_images` are the
 `rejected_videos` is read the same way (not verified in ms-swift). TEMPLE's rows are of this format: one `<video>` and
 one rejected text. Source: ms-swift, docs/source_en/Customization/Custom-dataset.md, and lscpku/TEMPLE,
 convert_to_swift.py. As in ms-swift, media without a tag are put before the first turn that is not the system's.
+
+The conversation may also stand as `query`, `response` and, before them, `history`, a list of [question, answer];
+MM-RLHF (scripts/convert_to_swift.py) writes `question` and `response`.
 """
 
 from __future__ import annotations
@@ -16,12 +19,11 @@ from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
+from mmalign.sources.media_columns import TAG_OF, media_column, media_of
 from mmalign.sources.turns import (
-    TAG_OF,
     TurnReader,
+    history,
     is_turns,
-    media_column,
-    media_of,
     or_nothing,
     require_same_prompt,
     response_from,
@@ -65,6 +67,19 @@ EXAMPLES = {
         "rejected_response": "He lights the stove, then fills the kettle.",
         "videos": ["cooking.mp4"],
     },
+    "a query and its response": {
+        "query": "What is on the stove?",
+        "response": "A red kettle.",
+        "rejected_response": "A red kettle and two pans.",
+        "history": [["Is this a kitchen?", "Yes."]],
+        "images": ["kitchen.jpg"],
+    },
+    "a question and its response, MM-RLHF's export": {
+        "question": "What happens first?",
+        "response": "He fills the kettle.",
+        "rejected_response": "He lights the stove.",
+        "video": "cooking.mp4",
+    },
     "the rejected side saw another video": {
         "messages": [
             {"role": "user", "content": "<video>What is cooked?"},
@@ -78,11 +93,13 @@ EXAMPLES = {
 NEEDS = ("messages", "rejected_response")
 _BOX_TAGS = ("<bbox>", "<ref-object>")
 _REJECTED = ("rejected_response", "rejected_messages")
+_QUESTIONS = ("query", "question")
 
 
 def matches(values: Mapping[str, Any]) -> bool:
-    """Tell whether the row has `messages` and one of the columns that say what was rejected."""
-    return is_turns(values.get("messages")) and any(name in values for name in _REJECTED)
+    """Tell whether the row has a conversation and one of the columns that say what was rejected."""
+    is_asked = "response" in values and any(name in values for name in _QUESTIONS)
+    return (is_turns(values.get("messages")) or is_asked) and any(name in values for name in _REJECTED)
 
 
 def parse(values: Mapping[str, Any]) -> Preference:
@@ -92,8 +109,9 @@ def parse(values: Mapping[str, Any]) -> Preference:
         RowError: a column is missing or cannot be read, or the two conversations do not share their prompt.
     """
     listed = media_of(values)
-    _require_no_boxes(values)
-    prompt, media, chosen = _conversation(values["messages"], "messages", listed)
+    turns, field = _turns(values)
+    _require_no_boxes(turns, values)
+    prompt, media, chosen = _conversation(turns, field, listed)
     rejected_listed = _rejected_media(values, listed)
     filled = [name for name in _REJECTED if values.get(name) not in (None, [])]
     if len(filled) != 1:
@@ -111,7 +129,6 @@ def parse(values: Mapping[str, Any]) -> Preference:
         media=media,
         responses=(chosen, *rejected),
         ties=(tuple(range(1, len(rejected) + 1)),) if len(rejected) > 1 else (),
-        margin=values.get("margin"),
     )
 
 
@@ -139,8 +156,17 @@ def _with_missing_tags(raw: list[Any], listed: list[MediaRef]) -> list[Any]:
     return [*raw[:at], {**raw[at], "content": missing + texts[at]}, *raw[at + 1 :]]
 
 
-def _require_no_boxes(values: Mapping[str, Any]) -> None:
-    said = [turn.get("content") for turn in values["messages"] if isinstance(turn, Mapping)]
+def _turns(values: Mapping[str, Any]) -> tuple[list[Any], str]:
+    """Return the whole conversation, and the name of the column that a message about it names."""
+    asked = next((name for name in _QUESTIONS if values.get(name) is not None), None)
+    if values.get("messages") is not None or asked is None:
+        return values["messages"], "messages"
+    turns = [{"role": "user", "content": values[asked]}, {"role": "assistant", "content": values["response"]}]
+    return [*history(values.get("history")), *turns], asked
+
+
+def _require_no_boxes(turns: list[Any], values: Mapping[str, Any]) -> None:
+    said = [turn.get("content") for turn in turns if isinstance(turn, Mapping)]
     tag = next((tag for tag in _BOX_TAGS for text in said if isinstance(text, str) and tag in text), None)
     if tag is not None and values.get("objects"):
         raise RowError(

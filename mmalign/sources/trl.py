@@ -16,16 +16,8 @@ from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
-from mmalign.sources.candidates import pair_scores
-from mmalign.sources.turns import (
-    TurnReader,
-    is_turns,
-    media_first,
-    media_of,
-    or_nothing,
-    response_from,
-    transcript,
-)
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import TurnReader, is_turns, media_first, or_nothing, response_from, transcript
 
 EXAMPLES = {
     "conversational": {
@@ -84,7 +76,7 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read.
     """
-    listed, margin = media_of(values), values.get("margin")
+    listed = media_of(values)
     if "chosen" in values:
         names = ("chosen", "rejected")
         prompt, answers = _with_prompt(*(values.get(name) for name in ("prompt", *names)))
@@ -92,17 +84,14 @@ def parse(values: Mapping[str, Any]) -> Preference:
         names = ("completion",)
         prompt, answers = values.get("prompt"), (values.get("completion"),)
     messages, media = _prompt(prompt, listed)
-    scores = pair_scores(values) if len(names) == 2 else ({},)
-    responses = tuple(
-        _response(answer, name, **facts) for answer, name, facts in zip(answers, names, scores, strict=True)
-    )
-    return Preference(id="", prompt=messages, media=media, responses=responses, margin=margin)
+    responses = tuple(_response(answer, name) for answer, name in zip(answers, names, strict=True))
+    return Preference(id="", prompt=messages, media=media, responses=responses)
 
 
-def _response(raw: Any, field: str, **facts: Any) -> Response:
+def _response(raw: Any, field: str) -> Response:
     if not isinstance(raw, str) and not is_turns(raw):
         raise RowError("response must be a text or a list of turns", field=field, value=or_nothing(raw))
-    return response_from(raw, field, tagged=False, **facts)
+    return response_from(raw, field, tagged=False)
 
 
 def _prompt(raw: Any, listed: list[MediaRef]) -> tuple[tuple[Message, ...], tuple[MediaRef, ...]]:

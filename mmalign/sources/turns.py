@@ -1,4 +1,4 @@
-"""What published rows have in common: turns under several names, media columns, and tags that stand for media."""
+"""What published rows have in common: turns under several names, and tags and parts in them that stand for media."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmalign.errors import RowError
-from mmalign.formats.media import MediaKind, MediaRef
+from mmalign.formats.media import HOW_SHOWN, MediaKind, MediaRef
 from mmalign.formats.message import MediaPart, Message, Part, TextPart
 from mmalign.formats.preference import Response
-
-TAG_OF: dict[MediaKind, str] = {"image": "<image>", "video": "<video>"}
-"""The text that stands for a medium where a row has tags."""
+from mmalign.sources.media_columns import TAG_OF, medium
 
 _TAGS = re.compile(f"<({'|'.join(TAG_OF)})>")
 ROLE_OF = {
@@ -28,32 +26,6 @@ ROLE_OF = {
     "observation": "tool",
     "function_response": "tool",
 }
-
-
-def media_of(values: Mapping[str, Any]) -> list[MediaRef]:
-    """Return the row's pictures from its column `images` or `image`, then its clips from `videos` or `video`.
-
-    Raises:
-        RowError: an entry is no medium, or both columns of a kind are filled.
-    """
-    return [ref for kind in TAG_OF for ref in _media_of_kind(values, kind)]
-
-
-def _media_of_kind(values: Mapping[str, Any], kind: MediaKind) -> list[MediaRef]:
-    many = f"{kind}s"
-    filled = [name for name in (many, kind) if values.get(name) not in (None, "", [])]
-    if len(filled) > 1:
-        raise RowError(f"row has both {kind} and {many}", field=kind, value=values[kind], hint="keep one of them")
-    if filled == ["video"]:  # a list under this name is one clip, its frames
-        return [MediaRef.parse(kind, values["video"], field="video")]
-    return media_column(values[filled[0]], filled[0], kind) if filled else []
-
-
-def media_column(raw: Any, field: str, kind: MediaKind = "image") -> list[MediaRef]:
-    """Return the media of a column that holds one medium or a list of them."""
-    if not isinstance(raw, list | tuple):
-        return [MediaRef.parse(kind, raw, field=field)]
-    return [MediaRef.parse(kind, entry, field=f"{field}[{k}]") for k, entry in enumerate(raw)]
 
 
 class TurnReader:
@@ -142,9 +114,18 @@ class TurnReader:
             return self._parts_of(raw["text"])
         kind = kind.removesuffix("_url") if isinstance(kind, str) else kind
         if isinstance(kind, str) and kind in TAG_OF:
-            inline = next((raw[key] for key in (kind, f"{kind}_url", "url", "path") if raw.get(key)), None)
-            return (self._placeholder(kind, None if inline is None else MediaRef.parse(kind, inline, field=field)),)
+            return (self._medium(kind, {key: raw[key] for key in raw if key != "type"}, field),)
         raise RowError("a part must be a text, an image or a video", field=field, value=or_nothing(raw))
+
+    def _medium(self, kind: MediaKind, said: Mapping[str, Any], field: str) -> MediaPart:
+        """Read a part of a turn that is a medium: the medium itself, or the place of the next one of the column."""
+        filled = {key: value for key, value in said.items() if value not in (None, "", [], {})}
+        place = sum(ref.kind == kind for ref in self._media) + self._missing.count(kind)
+        if filled.pop("index", place) != place:
+            raise RowError("parts must name the media in their order", field=f"{field}.index", value=said["index"])
+        if filled.keys() <= HOW_SHOWN:
+            return self._placeholder(kind)
+        return self._placeholder(kind, medium(filled, field, kind))
 
     def _placeholder(self, kind: MediaKind, inline: MediaRef | None = None) -> MediaPart:
         """Number the next placeholder; when no medium of its kind is left for it, the row is refused at the end."""
@@ -193,6 +174,16 @@ def split_answer(messages: tuple[Message, ...], field: str) -> tuple[tuple[Messa
     return messages[:-1], Response(messages=(answer,))
 
 
+def require_answerable(messages: tuple[Message, ...], field: str) -> None:
+    """Refuse turns after which no answer of the assistant can stand.
+
+    Raises:
+        RowError: the last turn is neither the user's nor a tool's.
+    """
+    if messages[-1].role not in ("user", "tool"):
+        raise RowError("turns before the answers must end with the user", field=field, value=messages[-1].role)
+
+
 def require_same_prompt(prompt: tuple[Message, ...], other: tuple[Message, ...], field: str) -> None:
     """Refuse a row whose two whole conversations differ before their last answers, in a speaker or in a word.
 
@@ -209,10 +200,18 @@ def require_same_prompt(prompt: tuple[Message, ...], other: tuple[Message, ...],
         raise RowError("the two conversations must share their prompt", field=field, value=": ".join(differing))
 
 
-def with_system(values: Mapping[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Put the text of a column `system`, where a row has one, before the turns."""
-    system = values.get("system")
-    return (Message.of("system", system), *messages) if isinstance(system, str) and system else messages
+def history(raw: Any) -> list[dict[str, Any]]:
+    """Turn a column `history`, a list of [question, answer], into the turns before the question.
+
+    Raises:
+        RowError: an entry is no such pair.
+    """
+    turns = []
+    for pair in raw or ():
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RowError("history must hold [question, answer]", field="history", value=pair)
+        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return turns
 
 
 def media_first(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
@@ -225,16 +224,25 @@ def media_first(messages: tuple[Message, ...], count: int) -> tuple[Message, ...
     return (*messages[:at], Message(role="user", parts=parts), *messages[at + 1 :])
 
 
-def question(raw: Any, field: str, media_count: int) -> tuple[Message, ...]:
-    """Read a prompt that is one text: its tags are dropped and the media put before it, as LLaVA's loaders for DPO do.
+def question(raw: Any, field: str, media: Sequence[MediaRef]) -> tuple[tuple[Message, ...], tuple[MediaRef, ...]]:
+    """Read a prompt that is one text; return it with its media in the order of their placeholders.
+
+    A single medium is put before the text and the tags are dropped, as LLaVA's loaders for DPO do. Tags of several
+    media say where each stands; without tags they are put before the text too.
 
     Raises:
-        RowError: it is no text.
+        RowError: it is no text, or has a tag and the row no medium.
     """
     if not isinstance(raw, str):
         raise RowError("column must be a text", field=field, value=or_nothing(raw))
-    words = "".join(_TAGS.split(raw)[::2]).strip()
-    return media_first((Message.of("user", words),), media_count)
+    if len(media) == 1:
+        words = "".join(_TAGS.split(raw)[::2]).strip()
+        return media_first((Message.of("user", words),), 1), tuple(media)
+    reader = TurnReader(media, strip_newline=True)
+    messages = reader.messages([{"role": "user", "content": raw.strip()}], field)
+    if not any(message.media_indices for message in messages):
+        messages = media_first(messages, len(media))
+    return messages, reader.media
 
 
 def answer(raw: Any, field: str, **facts: Any) -> Response:

@@ -15,7 +15,8 @@ from typing import Any
 
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
-from mmalign.sources.turns import answer, media_of, question
+from mmalign.sources.media_columns import media_of
+from mmalign.sources.turns import answer, question
 
 EXAMPLES = {
     "preference": {
@@ -48,10 +49,10 @@ def parse(values: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: a column is missing or cannot be read.
     """
-    media = tuple(media_of(values))
+    prompt, media = question(values["prompt"], "prompt", media_of(values))
     return Preference(
         id="",
-        prompt=question(values["prompt"], "prompt", len(media)),
+        prompt=prompt,
         media=media,
         responses=tuple(answer(values[name], name) for name in ("chosen", "rejected", "rejected_2")),
         ties=((1, 2),),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import MediaPart, Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.store import completed, json_line, mime_type, write_jsonl, write_parquet
-from mmalign.sources.turns import TAG_OF
+from mmalign.sources.media_columns import TAG_OF
 
 _RESPONSE_FACTS = ("score", "scores", "critique", "spans", "model", "annotator")
 _ENDINGS = {
@@ -33,7 +33,6 @@ _ENDINGS = {
     "video/x-msvideo": "avi",
     "video/x-matroska": "mkv",
 }
-_A = {"image": "a picture", "video": "a video"}
 _SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
 
@@ -42,21 +41,27 @@ class Target(NamedTuple):
 
     Args:
         says: names of facts.
+        tags: texts that stand for something else, and for what.
         says_response_media: whether a rejected answer may have seen other media.
         says_frames: whether a video may be a list of frame files.
     """
 
     endings: tuple[str, ...]
     says: frozenset[str]
+    tags: Mapping[str, str]
     says_response_media: bool
     says_frames: bool
 
 
+_MEDIA_TAGS = {TAG_OF["image"]: "a picture", TAG_OF["video"]: "a video", "<audio>": "a sound"}
+_SWIFT_TAGS = _MEDIA_TAGS | {"<bbox>": "a box", "<ref-object>": "an object"}
 TARGETS: dict[str, Target] = {
-    "mmalign": Target((".jsonl", ".parquet"), frozenset(), says_response_media=True, says_frames=True),
-    "trl": Target((".jsonl", ".parquet"), frozenset({"margin"}), says_response_media=False, says_frames=False),
-    "sharegpt": Target((".json", ".jsonl"), frozenset(), says_response_media=False, says_frames=True),
-    "swift": Target((".jsonl", ".json"), frozenset({"margin"}), says_response_media=True, says_frames=False),
+    "mmalign": Target((".jsonl", ".parquet"), frozenset(), {}, says_response_media=True, says_frames=True),
+    "trl": Target((".jsonl", ".parquet"), frozenset({"margin"}), {}, says_response_media=False, says_frames=False),
+    "sharegpt": Target((".json", ".jsonl"), frozenset(), _MEDIA_TAGS, says_response_media=False, says_frames=True),
+    "swift": Target(
+        (".jsonl", ".json"), frozenset({"margin"}), _SWIFT_TAGS, says_response_media=True, says_frames=False
+    ),
 }
 
 
@@ -179,9 +184,9 @@ def _require_sayable(preference: Preference, to: str) -> None:
     for k in range(len(preference.responses)):
         _only_turn(preference, k)
     for message in (*preference.prompt, *(turn for response in preference.responses for turn in response.messages)):
-        for kind, tag in TAG_OF.items():
+        for tag, meaning in TARGETS[to].tags.items():
             if tag in message.text:
-                reason = f"{to} takes {tag} in a text for {_A[kind]}"
+                reason = f"{to} takes {tag} in a text for {meaning}"
                 raise RowError(reason, field=message.role, value=message.text)
 
 
@@ -205,6 +210,8 @@ def _losses(preference: Preference, to: str) -> Iterator[str]:
         "weight": preference.weight != 1.0,
         "difficulty": preference.difficulty is not None,
         "tags": bool(preference.tags),
+        # Where a row was read says every format's reader anew; what else is known of its origin is lost.
+        "provenance": not set(preference.provenance) <= {"source", "file", "row"},
     }
     yield from (name for name, is_said in said.items() if is_said and name not in TARGETS[to].says)
     for name in _RESPONSE_FACTS:
@@ -212,18 +219,25 @@ def _losses(preference: Preference, to: str) -> Iterator[str]:
             yield f"{name} of answers"
     if any(ref.span_s or ref.frame_indices or ref.sha256 for ref in preference.media):
         yield "hashes of media, or parts of pictures"
-    levels = preference.levels()
+    yield from _lost_order(preference.levels(), to)
+
+
+def _lost_order(levels: tuple[int, ...], to: str) -> Iterator[str]:
+    """Name what the format cannot say of the order: ms-swift has one best answer, the others have one pair."""
+    if levels.count(0) > 1:
+        yield "answers as good as the best"
     if to == "swift":
-        if levels.count(0) > 1:
-            yield "answers as good as the best"
-        if len(set(levels[1:])) > 1 and levels.count(0) == 1:
+        if len(set(levels) - {0}) > 1:
             yield "order among the rejected"
-    elif len(levels) > 2:
+        return
+    if levels[-1] > 1:
         yield "answers between the best and the worst"
+    if levels[-1] > 0 and levels.count(levels[-1]) > 1:
+        yield "answers as bad as the worst"
 
 
 def _ends(preference: Preference) -> tuple[int, ...]:
-    return (0,) if len(preference.responses) == 1 else (0, len(preference.responses) - 1)
+    return (0,) if len(preference.responses) == 1 else (0, preference.worst())
 
 
 def _only_turn(preference: Preference, k: int) -> Message:

@@ -1,29 +1,37 @@
 """Two ranks, with other media or with none, give the gradients of one process: with DDP and with FSDP2."""
 
+import datetime
 import os
 import socket
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from prompt_rows import rows_of, video_rows_of
+from prompt_rows import Tree, rows_of, video_rows_of
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from mmalign.engine import policy as policy_module
 from mmalign.engine.policy import Policy, load_policy
 from mmalign.engine.tree import TreeBatch, collate
+from mmalign.engine.vision_memo import VisionMemo
 
 CASES = [
-    ("qwen2_5_vl", "images | text"),
-    ("llava", "images | text"),
-    ("qwen2_5_vl", "videos | text"),
-    ("qwen2_5_vl", "video, image | image"),
-    ("llava_onevision", "video, image | text, image"),
-    ("internvl", "videos | text"),
+    ("qwen2_5_vl", "images | text", "off"),
+    ("llava", "images | text", "off"),
+    ("qwen2_5_vl", "videos | text", "off"),
+    ("qwen2_5_vl", "video, image | image", "off"),
+    ("llava_onevision", "video, image | text, image", "off"),
+    ("internvl", "videos | text", "off"),
+    ("qwen2_5_vl", "video, image | text", "batch"),
+    ("llava_onevision", "video, image | text", "batch"),
+    ("qwen2_5_vl", "video, image | image", "data set"),
 ]
+"""Model, what each rank reads, and for how long a frozen tower's answers are kept; off: it is trained."""
 
 
 def shards_of(directory: Path, policy: Policy, which: str, root: Path) -> list[TreeBatch]:
@@ -34,11 +42,17 @@ def shards_of(directory: Path, policy: Policy, which: str, root: Path) -> list[T
     else:
         videos, both, text, image = video_rows_of(directory, policy.base.config, root)
         shards = {
+            "video, image | text": [[both], [text]],
             "videos | text": [[videos], [text]],
             "video, image | image": [[both], [image]],
             "video, image | text, image": [[videos, both], [text, image]],
         }[which]
-    return [collate(rows, policy.family, pad_id=2) for rows in shards]
+    return [collate([with_key(row) for row in rows], policy.family, pad_id=2) for rows in shards]
+
+
+def with_key(row: Tree) -> Tree:
+    """Name the media of a row, as the tokeniser does."""
+    return replace(row, media_key="ab12" if row.media else None)
 
 
 def replicated(policy: Policy) -> torch.nn.Module:
@@ -56,28 +70,34 @@ def full(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
 
 
-def one_process(directory: Path, which: str, root: Path) -> dict[str, torch.Tensor]:
-    policy = load_policy(directory)
+def frozen(share: str) -> tuple[str, ...]:
+    return () if share == "off" else ("vision", "projector")
+
+
+def one_process(directory: Path, which: str, share: str, root: Path) -> dict[str, torch.Tensor]:
+    policy = load_policy(directory, freeze=frozen(share))
     for batch in shards_of(directory, policy, which, root):
         (policy(batch).sum() / 2).backward()
     return {name: p.grad for name, p in policy.named_parameters() if p.requires_grad}
 
 
-def rank_of_two(rank: int, port: int, cases: list[tuple[Path, str]], root: Path) -> None:
+def rank_of_two(rank: int, port: int, cases: list[tuple[Path, str, str]], root: Path) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     root = root / str(rank)
     root.mkdir()
     torch.set_num_threads(1)
     expected = [one_process(*case, root) for case in cases]
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    for (directory, which), gradients in zip(cases, expected, strict=True):
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
+    for number, ((directory, which, share), gradients) in enumerate(zip(cases, expected, strict=True)):
         for wrap in (replicated, sharded):
-            policy = load_policy(directory, gradient_checkpointing=True)
+            policy = load_policy(directory, gradient_checkpointing=True, freeze=frozen(share))
             batch = shards_of(directory, policy, which, root)[rank]
+            cache = root / f"{number}-{wrap.__name__}" if share == "data set" else None
+            memo = None if share == "off" else VisionMemo([policy.base] * 2, policy.family, cache_dir=cache)
             wrapped = wrap(policy)
             for _ in range(2):  # DDP finds out on the second step that a gradient never came
                 wrapped.zero_grad()
-                wrapped(batch).sum().backward()
+                step(wrapped, batch, memo)
             given = {name: full(p.grad) for name, p in policy.named_parameters() if p.requires_grad}
             assert given.keys() == gradients.keys()
             for name, gradient in gradients.items():
@@ -85,12 +105,23 @@ def rank_of_two(rank: int, port: int, cases: list[tuple[Path, str]], root: Path)
     dist.destroy_process_group()
 
 
+def step(policy: torch.nn.Module, batch: TreeBatch, memo: VisionMemo | None) -> None:
+    """Go forward as a reference, where answers are kept, and as the policy, and backward."""
+    with nullcontext() if memo is None else memo.batch(batch):
+        if memo is not None:
+            with torch.no_grad():
+                policy(batch)
+        logps = policy(batch)
+    logps.sum().backward()
+
+
 @pytest.mark.slow
 def test_a_rank_keeps_step_with_one_that_has_other_media(tiny_model, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(rank_of_two, args=(port, [(tiny_model(name), which) for name, which in CASES], tmp_path), nprocs=2)
+    cases = [(tiny_model(name), which, share) for name, which, share in CASES]
+    mp.spawn(rank_of_two, args=(port, cases, tmp_path), nprocs=2)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,11 @@ def test_tree_equals_flat_equals_one_response_at_a_time(tiny_model, name, kernel
     assert_all_ways_are_one(model, rows_of(tiny_model(name), model.config), [2, 3, 5], adapters)
 
 
-@pytest.mark.parametrize(("kernel", "adapters"), [("sdpa", False), ("sdpa", True), ("eager", False)])
-@pytest.mark.parametrize("name", families_with_videos())
+@pytest.mark.parametrize(
+    ("name", "kernel", "adapters"),
+    [(name, "sdpa", adapters) for name in families_with_videos() for adapters in (False, True)]
+    + [(name, "eager", False) for name in ("qwen2_5_vl", "internvl")],
+)
 def test_videos_images_and_text_in_one_batch_make_the_same_tree(tiny_model, tmp_path, name, kernel, adapters):
     model = load_model(tiny_model(name), attn_implementation=kernel)
     assert_all_ways_are_one(model, video_rows_of(tiny_model(name), model.config, tmp_path), [2, 3, 5, 2], adapters)

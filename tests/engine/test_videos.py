@@ -259,6 +259,14 @@ def test_media_keys_tell_videos_and_settings_apart(tokeniser, tmp_path):
     assert len(keys) == 7
 
 
+@pytest.mark.parametrize("name", [name for name in VIDEO_FAMILIES if FAMILIES[name].videos == "as_pictures"])
+def test_media_keys_tell_the_orders_of_frames_and_pictures_apart(tokeniser, tmp_path, name):
+    made, media = tokeniser(name, root=tmp_path), [clip(tmp_path, 4, 56, 56), PICTURE]
+    trees = [made(row(Message.of("user", *order, "?"), media=media)) for order in [(0, 1), (1, 0)]]
+    assert not torch.equal(*(tree.media["pixel_values"] for tree in trees))
+    assert trees[0].media_key != trees[1].media_key
+
+
 def test_explain_shows_videos(tokeniser, tmp_path):
     made = tokeniser("qwen2_5_vl", root=tmp_path)
     preference = row(Message.of("user", 0, 1, "?"), media=[PICTURE, clip(tmp_path, 4, 56, 28)])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
-from prompt_rows import rows_of, video_rows_of
+from prompt_rows import ids, rows_of, video_rows_of
 from torch import Tensor, nn
 
 from mmalign.engine.families import families_with_videos
@@ -92,8 +93,9 @@ def test_policy_and_frozen_copy_run_the_tower_once_with_identical_bits(tiny_mode
     assert runs.count == 3 and memo.tower_runs == 1
 
 
-@pytest.mark.parametrize("engine", ["tree", "flat"])
-@pytest.mark.parametrize("name", families_with_videos())
+@pytest.mark.parametrize(
+    ("name", "engine"), [(name, "tree") for name in families_with_videos()] + [("llava_onevision", "flat")]
+)
 def test_videos_are_encoded_once_a_batch_and_once_a_data_set(tiny_model, tmp_path, name, engine):
     """Two videos; a video and a picture; text; a picture: where the kinds go apart, a row with both is asked twice."""
     directory = tiny_model(name)
@@ -250,3 +252,20 @@ def test_a_trained_merger_leaves_the_blocks_in_front_of_it_shared(tiny_model, na
     (tower,) = towers_of(policy.base, policy.family)
     assert tower.name == "model.visual.blocks"
     assert tower.kept == ((0, 1) if name == "qwen3_vl" else (1,))
+
+
+def test_a_still_that_is_asked_about_as_a_video_too_runs_the_tower_twice(tiny_model, tmp_path):
+    """Its patches are those of the picture; other ranks, whose two questions differ, wait for two runs."""
+    directory = tiny_model("qwen2_5_vl")
+    policy, _ = setup(directory)
+    config, picture = policy.base.config, video_rows_of(directory, policy.base.config, tmp_path)[3]
+    places = (picture.prompt_ids == config.image_token_id).nonzero().flatten().tolist()
+    shown = picture.prompt_ids[places[0] - 1 : places[-1] + 2]
+    as_video = shown.masked_fill(shown == config.image_token_id, config.video_token_id)
+    media = {"pixel_values_videos": picture.media["pixel_values"], "video_grid_thw": picture.media["image_grid_thw"]}
+    both = replace(picture, prompt_ids=torch.cat([shown, as_video, ids(5)]), media=picture.media | media)
+    memo = VisionMemo([policy.base] * 2, policy.family)
+    batch = collate([both], policy.family, pad_id=2)
+    with memo.batch(batch), torch.no_grad():
+        assert torch.equal(policy(batch), policy(batch))
+    assert memo.tower_runs == 2

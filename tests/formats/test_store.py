@@ -74,6 +74,14 @@ def test_a_pair_has_trls_columns_and_nothing_more():
     }
 
 
+@pytest.mark.parametrize(("ties", "rejected"), [((), "c"), (((1, 2),), "b"), (((0, 1),), "c"), (((0, 1, 2),), "b")])
+def test_rejected_is_the_first_of_the_worst_and_never_the_chosen_one(ties, rejected):
+    row = pair(0, responses=tuple(map(Response.of, "abc")), ties=ties)
+    columns = store.to_columns(row)
+    assert row.rejected.text == columns["rejected"][0]["content"][0]["text"] == rejected
+    assert store.from_columns(columns) == row
+
+
 def test_one_response_has_no_rejected_and_three_have_all_responses():
     answers = tuple(Response.of(text) for text in "abc")
     assert "rejected" not in store.to_columns(pair(0, responses=answers[:1]))
@@ -299,7 +307,7 @@ def one_fact(name, value):
         (one_fact("spans", [{"start": 2, "end": 2, "weight": 0}]), "span must satisfy 0 <= start < end"),
         (
             {"responses": [{"messages": ROW["chosen"]}, {"messages": ROW["chosen"]}]},
-            "chosen and rejected must be the first",
+            "chosen and rejected must be the best and the worst",
         ),
         ({"responses": ["x"]}, "a response must be"),
         (one_fact("media", [{"kind": "video", "path": "a.mp4"}]), r"responses.0..media: response has media of its own"),

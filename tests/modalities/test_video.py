@@ -1,67 +1,21 @@
+"""Videos as they are read: containers, decoders, times, rotation, sources."""
+
 import base64
-import dataclasses
-import io
 import os
 
 import av
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from modalities.clip_cases import FILES, limits_in, loaded, ref, seen, want
 from pictures import encoded
 from PIL import Image
-from videos import number_of, numbered, write, write_sound
+from videos import numbered, write
 
-from mmalign.errors import ConfigError, RowError
+from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
-from mmalign.modalities import clips, video, video_file, video_source
+from mmalign.modalities import video, video_file
 from mmalign.modalities.sampling import Sampling
 from mmalign.modalities.video import VideoLimits
-
-ALL = Sampling(policy="uniform", frames=1000)
-
-
-def ref(uri: str, **facts) -> MediaRef:
-    return MediaRef(kind="video", uri=uri, **facts)
-
-
-def limits_in(root, **values) -> VideoLimits:
-    return VideoLimits(**{"root": root, "sampling": ALL, **values})
-
-
-def loaded(reference: MediaRef, limits: VideoLimits) -> video.Clip:
-    """Load a clip, after `check` promised its shape."""
-    promised = video.check(reference, limits)
-    clip = video.load(reference, limits)
-    assert clip.frames.dtype == np.uint8
-    assert (promised.frames, promised.height, promised.width, 3) == clip.frames.shape
-    assert (len(clip.indices), len(clip.timestamps_s)) == (promised.frames, promised.frames)
-    for fact in ("source_fps", "source_frames", "duration_s"):
-        assert getattr(promised, fact) == getattr(clip, fact)
-    return clip
-
-
-def seen(clip: video.Clip) -> list[int]:
-    return [number_of(frame) for frame in clip.frames]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("videos")
-
-
-FILES = {
-    "a.mp4": {"codec": "libx264"},
-    "b.mp4": {"codec": "mpeg4"},
-    "c.mkv": {"codec": "libx264"},
-    "d.avi": {"codec": "mpeg4"},
-    "e.avi": {"codec": "libx264"},
-    "f.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
-    "g.mov": {"codec": "mjpeg"},
-    "h.ts": {"codec": "libx264"},
-    "i.flv": {"codec": "libx264"},
-    "j.h264": {"codec": "libx264"},
-}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -81,10 +35,6 @@ def test_frames_far_apart_are_the_same_frames(folder, name):
     clip = loaded(ref(name, frame_indices=(27, 3, 3, 14)), limits_in(folder))
     assert seen(clip) == [27, 3, 3, 14] == list(clip.indices)
     assert clip.timestamps_s == pytest.approx([2.7, 0.3, 0.3, 1.4], abs=1e-3)
-
-
-def want(**values) -> clips.Want:
-    return dataclasses.replace(video_source.want_of(ref("x"), VideoLimits(sampling=ALL)), **values)
 
 
 def both_readers(path, indices, monkeypatch):
@@ -184,59 +134,6 @@ def test_a_span_in_seconds_is_a_clip_of_the_file(folder):
     assert (seen(late), late.duration_s) == ([25, 26, 27], pytest.approx(0.3))
 
 
-def test_what_is_not_there_is_refused(folder):
-    write(folder / "a.mp4", numbered(12), codec="libx264")
-    rules = {
-        ref("a.mp4", span_s=(3.0, 4.0)): "video clip starts behind the end .*the file ends at 1.200 s",
-        ref("a.mp4", frame_indices=(3, 12)): "video has no such frame .*frame 12 is listed; it has 12, counted from 0",
-        ref("a.mp4", frame_indices=()): "video lists no frames",
-        ref("a.mp4", frame_indices=tuple(range(5)) * 1000): "video lists too many frames .*at most 4,096 are read",
-        ref("b/missing.mp4"): "video is missing",
-        ref("../a.mp4"): "video path leaves the data root",
-    }
-    for reference, message in rules.items():
-        for verb in (video.check, video.load):
-            with pytest.raises(RowError, match=message) as error:
-                verb(reference, limits_in(folder), field="videos[1]")
-            assert error.value.field == "videos[1]"
-
-
-def test_what_is_no_video_is_refused(folder):
-    write_sound(folder / "sound.m4a")
-    (folder / "text.mp4").write_text("not a video" * 100)
-    (folder / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n")
-    (folder / "list.ffconcat").write_text("ffconcat version 1.0\nfile a.mp4\n")
-    rules = {
-        "sound.m4a": "video has no picture stream",
-        "text.mp4": "video is not in a known format or broken",
-        "list.m3u8": "video is not in a known format or broken",
-        "list.ffconcat": "video is not in a known format or broken",
-    }
-    for name, reason in rules.items():
-        for verb in (video.check, video.load):
-            with pytest.raises(RowError) as error:
-                verb(ref(name), limits_in(folder))
-            assert error.value.reason == reason
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "c.mkv", "e.avi"])
-def test_a_file_that_was_cut_is_refused_by_check_and_load(folder, name):
-    write(folder / name, numbered(28), **FILES[name])
-    whole = (folder / name).read_bytes()
-    if name.endswith("mp4"):
-        whole = _index_first(folder, whole)
-    cut = MediaRef(kind="video", content=whole[: int(len(whole) * 0.6)])
-    outcomes = set()
-    for verb in (video.check, video.load):
-        try:
-            outcomes.add(verb(cut, limits_in(folder)).source_frames)
-        except RowError as error:
-            outcomes.add(error.reason)
-    assert len(outcomes) == 1
-    # Matroska is made for streams: what is there plays, and nothing promised more.
-    assert outcomes & {"video is truncated or broken", "video is not in a known format or broken"} or name == "c.mkv"
-
-
 def test_a_clip_cut_without_encoding_begins_where_players_begin(folder):
     """As `ffmpeg -ss 0.9 -c copy` cuts: packets from the last keyframe on, and an edit list that hides some of them."""
     write(folder / "uncut.mp4", numbered(28), codec="libx264", gop=6, options={"bf": "0", "sc_threshold": "0"})
@@ -252,28 +149,6 @@ def test_a_clip_cut_without_encoding_begins_where_players_begin(folder):
     assert seen(clip) == list(range(9, 28))
     assert (clip.timestamps_s[0], clip.source_frames) == (0.0, 19)
     assert seen(loaded(ref("edited.mp4", frame_indices=(17, 0, 10)), limits_in(folder))) == [26, 9, 19]
-
-
-def _index_first(folder, whole: bytes) -> bytes:
-    """Return the same MP4 with its index before its data, as on the web, so that it opens when it was cut."""
-    with (
-        av.open(io.BytesIO(whole)) as source,
-        av.open(str(folder / "first.mp4"), "w", container_options={"movflags": "faststart"}) as target,
-    ):
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.size:
-                packet.stream = stream
-                target.mux(packet)
-    return (folder / "first.mp4").read_bytes()
-
-
-def test_the_corrupted_sample_is_refused_by_check_and_load(shared_data):
-    limits = VideoLimits(root=shared_data / "video")
-    for verb in (video.check, video.load):
-        with pytest.raises(RowError, match="packet 30 is damaged") as error:
-            verb(ref("corrupted.mp4"), limits)
-        assert error.value.reason == "video is truncated or broken"
 
 
 def test_real_videos_are_read(shared_data):
@@ -299,121 +174,9 @@ def test_a_clip_of_one_frame_is_a_clip(folder):
         assert clip.duration_s == pytest.approx(0.1)
 
 
-def test_a_file_that_vanishes_while_it_is_read_is_refused(folder, monkeypatch):
-    def gone(path):
-        raise FileNotFoundError(2, "No such file", path)
-
-    write(folder / "a.mp4", numbered(2))
-    monkeypatch.setattr(video_source, "_hash_of", gone)
-    with pytest.raises(RowError, match="videos.2.: video cannot be read .*No such file"):
-        video.load(ref("a.mp4"), limits_in(folder), field="videos[2]")
-
-
 def test_black_frames_stay_black(folder):
     write(folder / "black.mp4", [np.zeros((48, 64, 3), dtype=np.uint8)] * 4, codec="libx264")
     assert loaded(ref("black.mp4"), limits_in(folder)).frames.max() <= 2
-
-
-@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_keyframes_are_the_frames_coded_alone(folder, codec):
-    options = {"sc_threshold": "0"} if codec == "libx264" else {"sc_threshold": "1000000000"}
-    write(folder / "key.mp4", numbered(20), codec=codec, gop=6, options=options)
-    clip = loaded(ref("key.mp4"), limits_in(folder, sampling=Sampling(policy="keyframes", frames=32)))
-    assert clip.indices == (0, 6, 12, 18)
-
-
-def test_the_sharpest_frame_near_each_centre_is_taken(folder):
-    plain, checks = np.full((48, 64, 3), 128, dtype=np.uint8), np.full((48, 64, 3), 128, dtype=np.uint8)
-    checks[::8] = checks[1::8] = 255
-    frames = [checks if k in (3, 7) else plain for k in range(12)]
-    write(folder / "sharp.mp4", frames, codec="libx264", options={"crf": "10"})
-    two = Sampling(policy="sharpness", frames=2)
-    # Centres 4 and 8; frames 3 and 7 are sharp and near.
-    assert loaded(ref("sharp.mp4"), limits_in(folder, sampling=two)).indices == (3, 7)
-    write(folder / "flat.mp4", [plain] * 12, codec="libx264")
-    assert loaded(ref("flat.mp4"), limits_in(folder, sampling=two)).indices == (4, 8)
-
-
-def test_frames_shrink_into_both_bounds_and_none_is_left_out(folder):
-    write(folder / "large.mp4", [np.full((200, 300, 3), 90, dtype=np.uint8)] * 10, codec="libx264")
-    bounds = {
-        (None, None, None): (10, 200, 300),
-        (None, 15_000, None): (10, 100, 150),
-        (None, None, 150_000): (10, 100, 150),
-        (None, 15_000, 24_000): (10, 40, 60),
-        (240_000, None, None): (10, 400, 600),
-        (240_000, None, 150_000): (10, 100, 150),  # the total wins
-    }
-    for (least, most, total), shape in bounds.items():
-        clip = loaded(ref("large.mp4"), limits_in(folder, min_pixels=least, max_pixels=most, max_total_pixels=total))
-        assert clip.frames.shape == (*shape, 3)
-    smaller = video.load(ref("large.mp4"), limits_in(folder, max_pixels=15_000), 600)
-    assert smaller.frames.shape == (10, 20, 30, 3)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.integers(2, 2000),
-    st.integers(2, 2000),
-    st.integers(1, 64),
-    st.none() | st.integers(1, 10**6),
-    st.none() | st.integers(1, 10**6),
-    st.none() | st.integers(1, 10**7),
-)
-def test_sizes_keep_their_bounds_and_shape(width, height, frames, least, most, total):
-    if least and most and least > most:
-        least, most = most, least
-    size = clips.frame_size(width, height, frames, want(min_pixels=least, max_pixels=most, max_total_pixels=total))
-    area = size[0] * size[1]
-    bounds = [bound for bound in (most, total and max(1, total // frames)) if bound is not None]
-    assert min(size) >= 1
-    assert not bounds or area <= min(bounds) or min(size) == 1  # a line of one pixel may be longer than its bound
-    assert area >= min([least or 1, width * height, *bounds]) * 0.3  # whole pixels round far at the smallest sizes
-    if min(size) > 30:
-        assert size[0] / size[1] == pytest.approx(width / height, rel=0.1)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.sampled_from(["fps", "uniform", "sharpness", "keyframes"]),
-    st.integers(1, 30),
-    st.integers(1, 20_000),
-    st.none() | st.integers(1, 100_000),
-    st.none() | st.tuples(st.floats(0.0, 2.0), st.floats(0.01, 2.0)),
-)
-def test_check_promises_the_shape_that_load_delivers(folder, policy, frames, most, total, span):
-    if not (folder / "promise.mp4").exists():
-        write(folder / "promise.mp4", numbered(28), codec="libx264", gop=5)
-    span_s = None if span is None else (span[0], span[0] + span[1])
-    sampling = Sampling(policy=policy, frames=frames, fps=7.0)
-    loaded(
-        ref("promise.mp4", span_s=span_s),
-        limits_in(folder, sampling=sampling, max_pixels=most, max_total_pixels=total),
-    )
-
-
-def test_what_is_too_large_is_refused_before_it_is_decoded(folder):
-    write(folder / "a.mp4", numbered(5), codec="libx264")
-    write(folder / "line.mp4", [np.zeros((16, 480, 3), dtype=np.uint8)] * 2, codec="mpeg4")
-    for verb in (video.check, video.load):
-        with pytest.raises(RowError, match="video has too many pixels .*64 x 48 exceeds 3,000; make it smaller"):
-            verb(ref("a.mp4"), limits_in(folder, max_decoded_pixels=3_000))
-        with pytest.raises(RowError, match="video is too narrow .*480 x 16 is beyond 20 to 1"):
-            verb(ref("line.mp4"), limits_in(folder, max_aspect_ratio=20))
-        with pytest.raises(RowError, match="video file is too large"):
-            verb(ref("a.mp4"), limits_in(folder, max_file_bytes=100))
-
-
-def test_limits_are_checked():
-    with pytest.raises(ConfigError, match="data.video.max_pixels must be positive, got 0"):
-        VideoLimits(max_pixels=0)
-    with pytest.raises(ConfigError, match="data.video.min_pixels 9 exceeds max_pixels 4"):
-        VideoLimits(min_pixels=9, max_pixels=4)
-
-
-def test_a_network_address_needs_its_switch():
-    with pytest.raises(RowError, match="video address needs the network"):
-        video.check(ref("http://127.0.0.1:9/a.mp4"), VideoLimits())
 
 
 def test_no_file_stays_open(folder):

@@ -202,9 +202,33 @@ def test_show_of_a_folder_of_very_many_media_shows_the_first(tmp_path):
     assert "105 media" in text and "these are the first 100" in text and "099.png" in text and "100.png" not in text
 
 
-def test_show_refuses_options_of_rows_for_media(folder):
-    with pytest.raises(DataError, match="kitchen.jpg holds media and no rows; --row, --format asks for rows: leave it"):
-        shown(folder / "kitchen.jpg", row=3, format="trl")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--row", "3", "--format", "trl"],
+            "and no rows; --row, --format ask for rows: leave them out, or",
+        ),
+        (["--max-length", "1"], "and no rows; --max-length asks for rows: leave it out"),
+        (["--fps", "9", "--sampling", "uniform"], "and no videos; --sampling, --fps ask for videos: leave them out"),
+        (["--frames", "3"], "and no videos; --frames asks for videos: leave it out"),
+    ],
+)
+def test_show_refuses_options_that_a_picture_would_ignore(folder, options, message):
+    outcome = CliRunner().invoke(cli.app, ["data", "show", str(folder / "kitchen.jpg"), *options])
+    assert isinstance(outcome.exception, DataError)
+    assert f"kitchen.jpg holds media {message}" in str(outcome.exception)
+
+
+def test_show_takes_the_options_of_videos_where_one_of_the_media_is_a_video(folder):
+    (folder / "broken.mp4").write_bytes(b"not a video")
+    (folder / "rows.json").unlink()
+    assert "2 media, no rows" in shown(folder, sampling=Sampling(policy="uniform", frames=2))
+
+
+def test_show_bounds_tokens_only_where_a_model_makes_them(folder):
+    with pytest.raises(DataError, match="--max-length bounds tokens, and only a model makes tokens: add --model DIR"):
+        shown(folder / "rows.json", max_length=5)
 
 
 def test_show_of_a_file_keyed_by_ids_shows_a_few_of_them(tmp_path):

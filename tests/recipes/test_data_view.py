@@ -38,7 +38,9 @@ def folder(tmp_path):
 
 def test_kept_and_refused_rows_stand_in_the_order_of_the_file(folder):
     done = view(folder / "rows.jsonl", folder / "out" / "page.html")
-    assert done == View(folder / "out" / "page.html", rows=5, refused=2, pictures=1, left_out=0, more_rows=False)
+    assert done == View(
+        folder / "out" / "page.html", rows=5, refused=2, pictures=1, left_out=0, playable_left_out=0, more_rows=False
+    )
     rows = rows_in(done.path)
     assert [row["id"] for row in rows] == ["row-0", "row-1", "rows.jsonl:3", "row-2", "row-3"]
     assert [[one["reason"] for one in row.get("refused", [])] for row in rows] == [
@@ -64,15 +66,46 @@ def test_a_part_of_the_rows_says_that_there_are_more(folder, choices, ids, more)
 
 def test_reasons_of_a_run_are_shown_at_the_rows(folder):
     refusal = {"file": "rows.jsonl", "row": 5, "field": "", "value": "", "reason": "prompt tree is too long"}
-    lines = [refusal, refusal | {"file": "other.jsonl", "reason": "prompt is empty"}]
+    lines = [
+        refusal | {"file": f"{folder.name}/rows.jsonl"},
+        refusal | {"file": "other.jsonl", "reason": "is elsewhere"},
+    ]
     (folder / "quarantine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = view(folder / "rows.jsonl", folder / "page.html", quarantine=folder / "quarantine.jsonl")
-    rows = rows_in(done.path)
-    assert rows[4]["refused"] == [{"reason": "prompt tree is too long"}]
-    assert (rows[5]["id"], rows[5]["refused"]) == ("other.jsonl:5", [{"reason": "prompt is empty"}])
-    assert (done.rows, done.refused) == (6, 4)
-    part = view(folder / "rows.jsonl", folder / "page.html", quarantine=folder / "quarantine.jsonl", limit=1)
-    assert [row["id"] for row in rows_in(part.path)] == ["row-0"]  # what was not looked at is not said to be missing
+    assert rows_in(done.path)[4]["refused"] == [{"reason": "prompt tree is too long"}]
+    assert (done.rows, done.refused) == (5, 3)
+    assert "is elsewhere" in done.path.read_text(encoding="utf-8")
+    part = view(folder / "rows.jsonl", folder / "part.html", quarantine=folder / "quarantine.jsonl", limit=1)
+    # What was not looked at is not said to be missing.
+    assert "is elsewhere" not in part.path.read_text(encoding="utf-8")
+
+
+def test_a_refused_row_comes_with_what_stands_in_it_and_the_way_out(folder):
+    (folder / "bad.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "b", "note": 7}\n[1]\n')
+    with_columns, broken = rows_in(view(folder / "bad.jsonl", folder / "page.html").path)
+    assert with_columns["raw"] == {"prompt": "'a'", "chosen": "'b'", "rejected": "'b'", "note": "7"}
+    assert with_columns["refused"][0]["reason"] == "chosen equals rejected"
+    assert broken["refused"][0]["hint"] == "a row is {column: value}" and "raw" not in broken
+
+
+def numbers_in(path) -> list[int]:
+    """What the page calls its rows."""
+    index = json.loads(re.search(r'id="index"[^>]*>(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)[1])
+    return [line[index["columns"].index("row")] for line in index["rows"]]
+
+
+def test_rows_are_called_by_the_number_that_show_calls_them_by(folder):
+    first, *others = (folder / "rows.jsonl").read_text().splitlines()
+    (folder / "rows.jsonl").write_text("\n".join([first, "", "", *others]))
+    done = view(folder / "rows.jsonl", folder / "page.html", from_row=4)
+    assert numbers_in(done.path) == [4, 5, 6, 7]
+    assert [row["row"] for row in rows_in(done.path)] == [4, 5, 6, 7]
+    # In a folder of files a number of a file would name several rows.
+    (folder / "set").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (folder / "set" / name).write_text(first + "\n")
+    done = view(folder / "set", folder / "set.html", from_row=2)
+    assert (numbers_in(done.path), [row["file"] for row in rows_in(done.path)]) == ([2], ["b.jsonl"])
 
 
 def test_without_room_for_pictures_the_page_says_how_to_get_them(folder):
@@ -81,8 +114,14 @@ def test_without_room_for_pictures_the_page_says_how_to_get_them(folder):
     text = html.unescape(done.path.read_text(encoding="utf-8"))
     assert "2 media have no picture here" in text
     again = re.search(r"<code>(mmalign data view .*?)</code>", text)[1]
-    said = ["--root", str(folder), "--limit", "4", "--max-media-mb", "0.002"]
+    said = ["--root", str(folder), "--limit", "4", "--max-media-mb", "64", "--overwrite"]
     assert shlex.split(again)[3:] == [str(folder / "rows.jsonl"), "-o", str(folder / "my page.html"), *said]
+
+
+@pytest.mark.parametrize(("room_mb", "said"), [(0, "64"), (10, "64"), (40, "80")])
+def test_the_command_for_more_pictures_has_room_for_more_and_repeats_the_network(room_mb, said):
+    command = data_view._again("rows.jsonl", "page.html", {"limit": data_view.MOST_ROWS}, room_mb, True)
+    assert command == f"mmalign data view rows.jsonl -o page.html --max-media-mb {said} --overwrite --allow-network"
 
 
 def test_a_folder_of_media_and_one_picture_are_rows_too(folder):
@@ -108,12 +147,38 @@ def test_media_may_be_below_another_root(folder):
         ({"quarantine": "nowhere.jsonl"}, "there is no quarantine file 'nowhere.jsonl'; a run writes quarantine.jsonl"),
         ({"from_row": 6}, r"rows.jsonl has no row 6 to begin with; leave out --from-row"),
         ({"format": "sharegtp"}, "format 'sharegtp' is unknown; did you mean 'sharegpt'"),
+        (
+            {"limit": 200_001},
+            "limit 200,001 is more rows than a browser can list; take 200,000 at most, and others with --from-row",
+        ),
     ],
 )
 def test_what_cannot_be_shown_is_said(folder, choices, message):
     with pytest.raises(DataError, match=message):
         view(folder / "rows.jsonl", folder / "page.html", **choices)
     assert not (folder / "page.html").exists()
+
+
+def test_a_page_is_written_over_only_when_asked(folder):
+    page = view(folder / "rows.jsonl", folder / "page.html", limit=1).path
+    before = page.read_bytes()
+    with pytest.raises(DataError, match=r"page.html exists; give another place, or --overwrite"):
+        view(folder / "rows.jsonl", page)
+    assert page.read_bytes() == before
+    assert len(rows_in(view(folder / "rows.jsonl", page, overwrite=True).path)) == 5
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"format": "sharegpt"}, "--format asks for rows: leave it out"),
+        ({"quarantine": "rows.jsonl"}, "--quarantine asks for rows: leave it out"),
+    ],
+)
+def test_options_of_rows_are_refused_for_media_alone(folder, choices, said):
+    choices = {name: folder / value if name == "quarantine" else value for name, value in choices.items()}
+    with pytest.raises(DataError, match=rf"a.png holds media and no rows; {said}"):
+        view(folder / "a.png", folder / "page.html", **choices)
 
 
 def test_rows_are_not_written_over(folder):

@@ -95,8 +95,7 @@ def test_resuming_decodes_no_frames_of_the_steps_before(tmp_path, settings, monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, True], ids=["replicated", "sharded"])
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "smolvlm"])
+@pytest.mark.parametrize(("name", "sharded"), [("qwen2_5_vl", False), ("smolvlm", True)], ids=["DDP", "FSDP2"])
 def test_a_rank_with_text_and_one_with_videos_give_the_curve_of_one(tmp_path, tiny_model, settings, name, sharded):
     """Rows are dealt by length, longest first: of two one-row batches a step one holds a video, the other is text."""
     directory = tmp_path / "rows"

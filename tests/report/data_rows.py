@@ -62,7 +62,7 @@ def page_of(
     for one in rows:
         add = {Preference: page.add, MediaRef: page.add_medium, Refusal: page.refuse}[type(one)]
         add(one)
-    page.refuse_rest()
+    page.name_rest()
     return write(root / "page.html", page.html(title="rows.jsonl", path="data/rows.jsonl", **how))
 
 
@@ -71,3 +71,25 @@ def many(count: int) -> Iterable[Preference]:
     for k in itertools.islice(itertools.count(), count):
         tags = {"day": "seventh"} if k % 7 == 0 else {}
         yield row(f"row-{k}", f"Question {k}?", (f"Yes {k}.", f"No {k}."), number=k + 1, tags=tags)
+
+
+KITCHEN = (
+    row("kettle", "What boils?", ("A red kettle.", "A red kettle and two pans."), margin=1.5, tags={"room": "kitchen"}),
+    row(
+        "bed",
+        "What is soft?",
+        (Response.of("The bed is.", critique="Terse, but right."), "The floor."),
+        margin=9.0,
+        number=2,
+    ),
+    row(
+        "list",
+        "Name a colour",
+        ("Red", "Green", "Blue as the sea in summer"),
+        margin=0.5,
+        tags={"room": "hall"},
+        number=3,
+    ),
+    row("demo", "Name a fruit", ("A pear, which is a user of water.",), number=4),
+    Refusal("rows.jsonl", 7, "prompt", "", "prompt is empty"),
+)

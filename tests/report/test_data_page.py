@@ -8,13 +8,18 @@ from formats.rows import EVERYTHING, png
 from pictures import encoded, noise
 from report.data_rows import HOSTILE, image, page_of, row, shelf
 from report.pages import require_only_its_own_script
+from videos import numbered, write
 
+from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
+from mmalign.modalities.sampling import Sampling
 from mmalign.modalities.table import MODALITIES
+from mmalign.modalities.video import VideoLimits
 from mmalign.report import row_record
 from mmalign.report.data_page import ROWS_A_CHUNK, island
 from mmalign.report.media_shelf import described
+from mmalign.report.refusals import KnownRefusals
 from mmalign.sources.quarantine import Refusal
 
 
@@ -81,7 +86,7 @@ def test_the_title_of_a_row_is_the_last_thing_said_before_the_answer():
     preference = Preference(id="a", prompt=turns, responses=(Response.of("x"),))
     summary = row_record.summary(row_record.of_preference(preference, lambda ref, field: 0), [])
     assert summary["title"] == ("And now? " * 40)[:140]
-    assert row_record.summary(row_record.of_refusal(Refusal("a", 1, "", "", "bad")), [])["title"] == ""
+    assert row_record.summary(row_record.of_refusal(Refusal("a", 1, "", "", "bad"), {}), [])["title"] == ""
 
 
 # ---- refused rows ----------------------------------------------------------------------------------------------
@@ -92,7 +97,9 @@ def test_a_row_with_a_bad_medium_is_refused_and_still_says_everything(tmp_path):
     rows = [row("a", media=(image("gone.jpg"),)), row("b", media=(image("broken.jpg"),), number=2)]
     html = page_of(tmp_path, [*rows, row("c", number=3)]).read_text(encoding="utf-8")
     gone, broken, kept = rows_in(html)
-    assert gone["refused"] == [{"reason": "image is missing", "field": "media[0]", "value": "'gone.jpg'"}]
+    [why] = gone["refused"]
+    assert why | {"hint": ""} == {"reason": "image is missing", "field": "media[0]", "value": "'gone.jpg'", "hint": ""}
+    assert str(tmp_path) in why["hint"]  # the folder in which it was looked for
     assert broken["refused"][0]["reason"] == "image is not in a known format"
     assert len(gone["answers"]) == 2 and "refused" not in kept
     page = require_only_its_own_script(html)
@@ -100,7 +107,42 @@ def test_a_row_with_a_bad_medium_is_refused_and_still_says_everything(tmp_path):
     assert "image is missing 1 rows.jsonl, row 1, media[0]: 'gone.jpg'" in page.text
 
 
-def test_reasons_of_a_run_stand_at_their_rows_and_alone_where_the_row_is_not_here(tmp_path):
+def test_a_refused_row_comes_with_its_way_out_and_its_columns_shortened(tmp_path):
+    columns = {"prompt": "", "chosen": "a" * 500, "images": None} | {f"c{k}": k for k in range(60)}
+    refusal = Refusal("rows.jsonl", 4, "prompt", "''", "prompt is empty", "say something")
+    record = row_record.of_refusal(refusal, columns)
+    assert list(record["raw"].items())[:4] == [
+        ("prompt", "''"), ("chosen", "'" + "a" * 116 + "..."), ("images", "None"), ("c0", "0"),
+    ]  # fmt: skip
+    assert (len(record["raw"]), record["raw"]["..."]) == (41, "and 23 more columns")
+    assert row_record.refused_for(refusal)["hint"] == "say something"
+
+
+PLACES = [
+    # What the run was given, and so called the file; what the page was given; whether row 3 is the one refused.
+    ("rows.jsonl", "", "rows.jsonl", True),
+    ("part/rows.jsonl", "part", "rows.jsonl", True),
+    ("rows.jsonl", "", "part/rows.jsonl", True),
+    ("set/part/rows.jsonl", "part", "rows.jsonl", False),
+    ("art/rows.jsonl", "part", "rows.jsonl", False),
+    ("top.jsonl", "", "part/top.jsonl", False),  # the folder has a file of just this name
+]
+
+
+@pytest.mark.parametrize(("said", "base", "file", "is_found"), PLACES)
+def test_a_refusal_is_joined_to_its_row_whether_a_folder_or_a_file_was_given(tmp_path, said, base, file, is_found):
+    (tmp_path / "part").mkdir()
+    for name in ("rows.jsonl", "top.jsonl"):
+        (tmp_path / "part" / name).touch()
+    (tmp_path / "top.jsonl").touch()
+    refusal = Refusal(said, 3, "", "", "prompt is empty")
+    known = KnownRefusals([refusal, Refusal(said, 4, "", "", "other")], tmp_path / base)
+    assert known.take(file, 3) == ([refusal] if is_found else [])
+    assert known.take(file, 3) == []
+    assert len(known.rest()) == (1 if is_found else 2)
+
+
+def test_reasons_of_a_run_stand_at_their_rows_and_under_a_heading_of_their_own_where_the_row_is_not_here(tmp_path):
     before = [
         Refusal("rows.jsonl", 2, "images[0]", "'x'", "image is missing"),
         Refusal("rows.jsonl", 2, "", "", "prompt tree is too long"),
@@ -110,9 +152,12 @@ def test_reasons_of_a_run_stand_at_their_rows_and_alone_where_the_row_is_not_her
     html = page_of(tmp_path, rows, refused_before=before).read_text(encoding="utf-8")
     records = rows_in(html)
     assert [[one["reason"] for one in record.get("refused", [])] for record in records] == [
-        [], ["image is missing", "prompt tree is too long"], ["prompt is empty"],
+        [], ["image is missing", "prompt tree is too long"],
     ]  # fmt: skip
-    assert (records[2]["file"], records[2]["row"]) == ("other.jsonl", 9)
+    page = require_only_its_own_script(html)
+    heading = page.text.index("Refused by the run, and not among these rows")
+    assert page.text.index("prompt is empty 1 other.jsonl, row 9, prompt") > heading
+    assert "1 of 2 rows is" not in page.text and "Rows 2 " in page.text
 
 
 # ---- media -----------------------------------------------------------------------------------------------------
@@ -159,6 +204,20 @@ def test_a_medium_may_be_played_or_too_long_to_be(tmp_path, monkeypatch):
     assert other["too_long"] and "playable" not in other
 
 
+def test_a_clip_whose_still_fits_and_whose_moving_picture_does_not_is_counted_apart(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "b.png").write_bytes(png((0, 0, 9)))
+    playing = MODALITIES["image"]._replace(playable=lambda ref, limits, field: "data:image/webp;base64," + 9999 * "A")
+    monkeypatch.setitem(MODALITIES, "image", playing)
+    rows = [row("a", media=(image("a.png"),)), row("b", media=(image("b.png"),))]
+    html = page_of(tmp_path, rows, budget_bytes=5_000).read_text(encoding="utf-8")
+    one, other = islands(html, "index")[0]["media"]
+    assert "picture" in one and one["playable_left_out"] and "left_out" not in one
+    assert other["left_out"] and not other.keys() & {"picture", "playable_left_out"}
+    text = require_only_its_own_script(html).text
+    assert "1 media have no picture here, and 1 media cannot be played here, because" in text
+
+
 def test_media_that_stand_alone_are_rows_without_answers(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     html = page_of(tmp_path, [image("a.png"), image("gone.png")]).read_text(encoding="utf-8")
@@ -167,11 +226,12 @@ def test_media_that_stand_alone_are_rows_without_answers(tmp_path):
     assert gone["refused"][0]["reason"] == "image is missing"
 
 
-def test_what_a_check_found_is_told_with_its_units():
-    from mmalign.modalities.video import ClipShape
-
-    shape = ClipShape(frames=8, width=448, height=252, source_fps=29.97, source_frames=310, duration_s=10.34375)
-    assert described(shape) == "frames 8, 448 x 252, source fps 29.97, source frames 310, duration 10.34 s"
+def test_what_a_check_found_is_told_with_its_units_and_without_a_value_a_frame(tmp_path):
+    write(tmp_path / "a.mp4", numbered(12))
+    limits = VideoLimits(root=tmp_path, sampling=Sampling(policy="uniform", frames=8))
+    shape = MODALITIES["video"].check(MediaRef(kind="video", uri="a.mp4"), limits)
+    assert len(shape.timestamps_s) == 8
+    assert described(shape) == "frames 8, 64 x 48, source fps 10, source frames 12, duration 1.2 s"
     assert described((640, 480)) == "640 x 480"
 
 

@@ -104,6 +104,24 @@ def test_refused_rows_come_with_the_command_that_shows_them(tmp_path):
     assert f"To see them in full: mmalign data view 'my rows.jsonl' -o rows.html {command}" in page.text
 
 
+@pytest.mark.parametrize(
+    ("file", "row", "options"),
+    [
+        ("rows.jsonl", 10_000, ""),
+        ("rows.jsonl", 70_000, " --limit 70000"),
+        ("rows.jsonl", 250_000, " --from-row 50001 --limit 200000"),
+        ("part/rows.jsonl", 3, " --limit 200000"),  # how many rows stand before it is not known
+    ],
+)
+def test_the_command_for_refused_rows_reaches_the_last_of_them(tmp_path, file, row, options):
+    root = write_run(tmp_path / "run")
+    (root / "config.yaml").write_text("data: {train: rows.jsonl}\n")
+    refusal = {"file": file, "row": row, "field": "", "value": "", "reason": "prompt is empty"}
+    (root / "quarantine.jsonl").write_text(json.dumps(refusal) + "\n")
+    page = require_self_contained(write_run_report(root).read_text(encoding="utf-8"))
+    assert f"rows.html --quarantine {root / 'quarantine.jsonl'}{options} reason rows" in page.text
+
+
 def test_hostile_rows_config_and_names_are_shown_and_do_nothing(tmp_path):
     root = write_run(tmp_path / "<b>run")
     (root / "config.yaml").write_text(f"recipe: '{HOSTILE}'\nmodel: {{path: '{HOSTILE}'}}\n")

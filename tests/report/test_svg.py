@@ -26,7 +26,7 @@ def test_ticks_are_round_numbers_inside_the_axis(low, high, expected):
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (0.5, "0.5"), (0.38412, "0.384"), (-1.5, "−1.5"), (160, "160"), (1234.5, "1234"), (12000, "12k"),
-     (2.5e6, "2.5M"), (1e-4, "1e−4"), (-2.5e-5, "−2.5e−5")],
+     (2.5e6, "2.5M"), (1e300, "1e300"), (-2.5e15, "−2.5e15"), (1e-4, "1e−4"), (-2.5e-5, "−2.5e−5")],
 )  # fmt: skip
 def test_figures_read_as_people_write_them(value, text):
     assert figure(value) == text

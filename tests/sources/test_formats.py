@@ -340,7 +340,7 @@ LLAVA = EXAMPLES["llava", "preference"]
         (PAIR | {"prompt": "<image> <image>", "images": ["a.jpg"]}, r"2 placeholder\(s\), 1 medium"),
         (TRL | {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}, r"0 placeholder\(s\), 1"),
         (EXAMPLES["mdpo", "preference"] | {"videos": ["a.mp4"]},
-         r"videos: column videos is not read \(got \['a.mp4'\]\); rows of the format mdpo have no videos"),
+         r"videos: column videos is not read \(got \['a.mp4'\]\); rows of the format mdpo do not have it; if it"),
         (PAIR | {"audios": ["a.wav"]}, "audios: column audios is not supported .got .*; text, images and videos are"),
         (SHAREGPT | {"images": [], "videos": ["a.mp4"]}, "videos: placeholders and media do not match: they are of"),
         (PAIR | {"tools": [{"name": "f"}]}, "tools: column tools is not supported"),

@@ -21,7 +21,8 @@ def test_a_lone_medium_is_named_below_its_folder(tmp_path):
 
 
 def test_a_folder_of_media_is_all_of_them_in_order_and_no_hidden_file(tmp_path):
-    touch(tmp_path, "b.mp4", "a/c.png", ".hidden.png", "_cache.png", "notes.txt")
+    touch(tmp_path, "b.mp4", "a/c.png", ".hidden.png", "_cache.png", "notes.txt", "a/.thumbnails/c.png", "_old/d.png")
+    touch(tmp_path, ".cache/rows.jsonl")
     assert [ref.uri for ref in rows_or_media(tmp_path).media] == ["a/c.png", "b.mp4"]
 
 

@@ -63,6 +63,18 @@ def test_swift_missing_tags_are_those_of_the_kind_that_is_missing():
     assert [ref.kind for ref in made.media] == ["video", "image"]
 
 
+def test_swift_conversations_may_stand_as_a_question_and_its_response():
+    made = preference(EXAMPLES["swift", "a query and its response"])
+    assert made.prompt == (
+        Message.of("user", 0, "Is this a kitchen?"), Message.of("assistant", "Yes."),
+        Message.of("user", "What is on the stove?"),
+    )  # fmt: skip
+    assert (made.media, texts(made)) == ((KITCHEN,), ["A red kettle.", "A red kettle and two pans."])
+    made = preference(EXAMPLES["swift", "a question and its response, MM-RLHF's export"])
+    assert made.prompt == (Message.of("user", 0, "What happens first?"),)
+    assert (made.media, texts(made)) == ((clip("cooking.mp4"),), ["He fills the kettle.", "He lights the stove."])
+
+
 # ---- MM-RLHF ---------------------------------------------------------------------------------------------------------
 
 
@@ -132,11 +144,6 @@ def test_mia_dpo_tags_say_where_each_picture_stands():
     assert preference(row).prompt == (Message.of("user", 0, 1, "Which is tidier?"),)
 
 
-def test_a_list_under_video_is_one_clip():
-    row = EXAMPLES["trl", "a video"] | {"videos": None, "video": ["1.jpg", "2.jpg"]}
-    assert preference(row).media == (MediaRef(kind="video", frames=("1.jpg", "2.jpg")),)
-
-
 def test_povid_and_sima_rows_are_llavas():
     row = EXAMPLES["llava", "preference"] | {"rejected_conversations": EXAMPLES["llava", "preference"]["conversations"]}
     row = row | {
@@ -202,6 +209,21 @@ def test_vlfeedback_ratings_are_named_scores_and_their_mean_orders():
     assert preference(row | {"completions": columns}).responses == made.responses
 
 
+def test_a_rating_that_is_missing_makes_no_answer_better():
+    def answer(text, **ratings):
+        return {"response": text, "annotations": {name: {"Rating": rating} for name, rating in ratings.items()}}
+
+    rows = [answer("lame but true", help="N/A", truth="4"), answer("good", help="4", truth="5")]
+    made = preference({"prompt": "q", "completions": rows})
+    # by the mean of its own ratings the first would have 4 and the second 4.5; by truth alone it is 4 and 5
+    assert [(response.text, response.score) for response in made.responses] == [("good", 5.0), ("lame but true", 4.0)]
+    rows = [answer("unrated in truth", help="5", truth=""), answer("good", help="5", truth="4")]
+    assert preference({"prompt": "q", "completions": rows}).levels() == (0, 0)
+    rows = [answer("x", help="5", truth=None), answer("y", help="N/A", truth="4")]
+    with pytest.raises(RowError, match="completions: nothing orders all answers"):
+        preference({"prompt": "q", "completions": rows})
+
+
 def test_a_demonstration_with_a_column_of_answers_stays_one():
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     assert detect({"messages": turns, "answers": ["a", "b"]}).name == "sharegpt"
@@ -222,6 +244,15 @@ def test_align_anything_videos_and_critiques():
     assert made.media == (clip("./videos/cooking.mp4"),)
     assert made.prompt == (Message.of("user", 0, "What happens first?"),)
     assert made.rejected.critique == "That comes second."
+
+
+def test_pku_saferlhf_says_which_answer_is_safe_and_which_is_safer():
+    made = preference(EXAMPLES["align_anything", "text only, PKU-SafeRLHF"])
+    assert texts(made) == ["A kettle.", "A fridge."]
+    assert [(response.model, response.scores) for response in made.responses] == [
+        ("m-7b-chat", {"safe": 1.0}), ("m-7b", {"safe": 1.0})
+    ]  # fmt: skip
+    assert made.tags == {"safer": "rejected"}
 
 
 def test_parquet_with_the_bytes_of_pictures(tmp_path):
@@ -269,11 +300,17 @@ MIA = EXAMPLES["llava_hound", "several pictures, MIA-DPO"]
         (MIA | {"image": ["a.jpg"] * 3}, r"2 placeholder\(s\), 3 medium"),
         (ALIGN | {"overall_response": 0}, "overall_response: row does not say which answer is better .got 0.; 1 or 2"),
         (ALIGN | {"overall_response": None}, "overall_response: row does not say which answer is better .got 'nothi"),
+        (ALIGN | {"better_response_id": 1}, "better_response_id: row says in two ways which answer is better .got 1."),
+        (ALIGN | {"is_response_1_safe": 1}, "is_response_1_safe: must be true or false .got 1."),
+        (ALIGN | {"safer_response_id": 0}, "safer_response_id: must be the number of an answer .got 0."),
         (ALIGN | {"response_1": {"bytes": b"x"}}, "response_1: column must be a text"),
         (ALIGN | {"objective_rules_rate_2": "x"}, "objective_rules_rate_2: must be a number"),
         (RANKED | {"scores": [1, 2]}, "scores: must be a list with one number per answer .got .1, 2..; 3 answers"),
         (RANKED | {"scores": [1, 2, float("nan")]}, r"scores\[2\]: must be a number .got nan."),
         (RANKED | {"order": [0, 1]}, "order: must name every answer once, from 0 .got .0, 1..; 3 answers"),
+        (RANKED | {"ranks": [1, 2, 3], "prompt": [{"role": "user", "content": "q"},
+                                                  {"role": "assistant", "content": "a"}]},
+         "prompt: turns before the answers must end with the user .got 'assistant'."),
         (RANKED | {"scores": None, "ranks": None}, "responses: nothing orders all answers; give scores, ranks or"),
         (RANKED | {"responses": ["x"], "scores": [1]}, "row must have two answers or more .got 1."),
         (RANKED | {"responses": ["x", "x", "y"], "scores": [1, 2, 3]}, "two answers of different rank are the same"),

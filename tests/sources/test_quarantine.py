@@ -12,13 +12,28 @@ MISSING = RowError("image is missing", field="images[0]", value="a.jpg", hint="l
 EMPTY = RowError("response is empty", field="chosen", value="")
 
 
-def test_a_refusal_is_one_line_with_file_row_field_value_and_reason(tmp_path):
+def test_a_refusal_is_one_line_with_file_row_field_value_reason_and_way_out(tmp_path):
     quarantine = Quarantine(tmp_path / "run" / "quarantine.jsonl")
     quarantine.refuse("rows.jsonl", 3, MISSING)
     assert [json.loads(line) for line in quarantine.path.read_text().splitlines()] == [
-        {"file": "rows.jsonl", "row": 3, "field": "images[0]", "value": "'a.jpg'", "reason": "image is missing"}
+        {
+            "file": "rows.jsonl",
+            "row": 3,
+            "field": "images[0]",
+            "value": "'a.jpg'",
+            "reason": "image is missing",
+            "hint": "look there",
+        }
     ]
-    assert recorded(quarantine.path) == [Refusal("rows.jsonl", 3, "images[0]", "'a.jpg'", "image is missing")]
+    assert recorded(quarantine.path) == [
+        Refusal("rows.jsonl", 3, "images[0]", "'a.jpg'", "image is missing", "look there")
+    ]
+
+
+def test_a_file_without_hints_is_read(tmp_path):
+    line = '{"file": "rows.jsonl", "row": 3, "field": "", "value": "", "reason": "image is missing"}'
+    (tmp_path / "quarantine.jsonl").write_text(line + "\n")
+    assert recorded(tmp_path / "quarantine.jsonl") == [Refusal("rows.jsonl", 3, "", "", "image is missing", hint="")]
 
 
 def test_no_file_is_made_when_nothing_is_refused(tmp_path):

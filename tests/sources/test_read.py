@@ -77,6 +77,9 @@ def test_a_folder_of_shards_is_read_in_the_order_of_their_names(tmp_path):
     write(tmp_path / "01.jsonl", '{"a": 2}')
     write(tmp_path / "00.jsonl.gz", gzip.compress(b'{"a": 1}'))
     write(tmp_path / ".hidden.jsonl", "not read")
+    for name in (".cache", "b/_old"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "02.jsonl", "not read")
     write(tmp_path / "README.md", "not read")
     found = [(raw.file, raw.values["a"]) for raw in read_raw(tmp_path)]
     assert found == [("00.jsonl.gz", 1), ("01.jsonl", 2), ("b/00.jsonl", 3)]
@@ -172,7 +175,7 @@ def test_what_the_hub_says_no_to_is_a_message(monkeypatch):
         ("rows.jsonl", '{"a": 1}'.encode("utf-16-le"), "looks like UTF-16 or binary; save it as UTF-8"),
         ("rows.jsonl", '{"a": 1}'.encode("utf-32"), "looks like UTF-16 or binary"),
         ("rows.jsonl.gz", b"not packed", "rows.jsonl.gz is damaged"),
-        ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 50)[:-20], "rows.jsonl.gz is damaged"),
+        ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 50, mtime=0)[:-20], "rows.jsonl.gz is damaged"),
         ("rows.parquet", b"PAR1PAR1PAR1", "cannot be read as Parquet"),
         (
             "rows.csv",

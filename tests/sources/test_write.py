@@ -10,7 +10,8 @@ from mmalign.errors import DataError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
-from mmalign.sources.detect import read
+from mmalign.sources.detect import SOURCES, parse, read
+from mmalign.sources.read import RawRow
 from mmalign.sources.write import TARGETS, write
 
 FIRST, SECOND = MediaRef(kind="image", uri="1.jpg"), MediaRef(kind="image", uri="2.jpg")
@@ -124,6 +125,46 @@ def test_swift_says_several_rejected_answers_that_are_equally_bad(tmp_path):
     assert there_and_back(tmp_path, [row], "swift", ".jsonl") == ([row], {}, [])
 
 
+LOST_ORDER = [
+    # levels of the answers, the target, what is lost, and the answers that are left
+    ((0, 1, 1), "trl", {"answers as bad as the worst": 1}, "ab"),
+    ((0, 1, 1), "sharegpt", {"answers as bad as the worst": 1}, "ab"),
+    ((0, 1, 1), "swift", {}, "abc"),
+    ((0, 0, 1), "trl", {"answers as good as the best": 1}, "ac"),
+    ((0, 0, 1), "swift", {"answers as good as the best": 1}, "ac"),
+    ((0, 1, 2), "sharegpt", {"answers between the best and the worst": 1}, "ac"),
+    ((0, 1, 2), "swift", {"order among the rejected": 1}, "abc"),
+    ((0, 0, 1, 2), "swift", {"answers as good as the best": 1, "order among the rejected": 1}, "acd"),
+    ((0, 0, 1, 2, 2), "trl", {f"answers {name}": 1 for name in (
+        "as good as the best", "between the best and the worst", "as bad as the worst")}, "ad"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("levels", "to", "lost", "left"), LOST_ORDER)
+def test_a_lost_order_is_counted_and_the_first_of_the_worst_stays(tmp_path, levels, to, lost, left):
+    groups = [[k for k, at in enumerate(levels) if at == level] for level in sorted(set(levels))]
+    ties = tuple(tuple(group) for group in groups if len(group) > 1)
+    row = pair(0, responses=tuple(map(Response.of, "abcde"[: len(levels)])), ties=ties)
+    (back,), counted, refused = there_and_back(tmp_path, [row], to, ".jsonl")
+    assert (counted, refused) == (lost, [])
+    assert "".join(response.text for response in back.responses) == left
+
+
+@pytest.mark.parametrize("to", ["trl", "sharegpt"])
+def test_a_vistadpo_row_keeps_its_rejected_answer_not_the_irrelevant_one(tmp_path, to):
+    example = next(source for source in SOURCES if source.name == "vistadpo").examples["preference"]
+    made = parse(RawRow("rows.jsonl", 1, example))
+    (back,), lost, _ = there_and_back(tmp_path, [made], to, ".jsonl")
+    assert [response.text for response in back.responses] == [example["chosen"], example["rejected"]]
+    assert lost == {"tags": 1, "answers as bad as the worst": 1}
+
+
+def test_a_lost_origin_is_counted_when_it_says_more_than_where_the_row_was_read(tmp_path):
+    place = {"source": "trl", "file": "x.jsonl", "row": "3"}
+    rows = [pair(0, provenance=place), pair(1, provenance=place | {"annotator": "anna"})]
+    assert write(tmp_path / "rows.jsonl", rows, "trl", _no_refusal) == (2, {"provenance": 1})
+
+
 def test_swift_says_that_the_rejected_answer_saw_another_picture(tmp_path):
     row = pair(0, FIRST, responses=(Response.of("a"), Response.of("a", media=(SECOND,))))
     assert there_and_back(tmp_path, [row], "swift", ".jsonl") == ([row], {}, [])
@@ -141,6 +182,17 @@ def test_a_tie_is_never_written_as_a_preference(tmp_path, to):
 def test_a_text_that_holds_the_tag_is_not_written_where_it_would_be_a_picture(tmp_path, to):
     row = dataclasses.replace(pair(0), prompt=(Message.of("user", "What does <image> do?"),))
     assert "takes <image> in a text for a picture" in there_and_back(tmp_path, [row], to, ".jsonl")[2][0][1]
+    assert there_and_back(tmp_path, [row], "trl", ".jsonl")[0] == [row]
+
+
+TAGS = [("sharegpt", "<audio>", "a sound"), ("swift", "<audio>", "a sound"), ("swift", "<bbox>", "a box"),
+        ("swift", "<ref-object>", "an object")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("to", "tag", "meaning"), TAGS)
+def test_a_text_that_holds_another_tag_of_the_format_is_not_written(tmp_path, to, tag, meaning):
+    row = dataclasses.replace(pair(0), responses=(Response.of(f"Use {tag}."), Response.of("b")))
+    assert f"{to} takes {tag} in a text for {meaning}" in there_and_back(tmp_path, [row], to, ".jsonl")[2][0][1]
     assert there_and_back(tmp_path, [row], "trl", ".jsonl")[0] == [row]
 
 

@@ -13,7 +13,13 @@ function made(tag, className = '', text = null, ...children) {
 }
 
 function figure(value) {
+  if (Math.abs(value) >= 1e15) return Number(value.toPrecision(4)).toExponential();
   return Number.isInteger(value) ? value.toLocaleString('en') : String(Number(value.toPrecision(4)));
+}
+
+/** The number of a row in its file, as `--from-row` and the address take it. */
+function ownNumber({ row }) {
+  return row > 0 ? `#${row}` : '';
 }
 
 class RowList {
@@ -55,6 +61,11 @@ class RowList {
     this.draw();
   }
 
+  /** How many rows a screen of the list holds, one less, so that the last one seen stays in sight. */
+  pageful() {
+    return Math.max(1, Math.floor(this.box.clientHeight / ITEM_PX) - 1);
+  }
+
   draw() {
     const first = Math.max(0, Math.floor(this.box.scrollTop / ITEM_PX) - SPARE_ITEMS);
     const last = Math.min(this.found.length, Math.ceil((this.box.scrollTop + this.box.clientHeight) / ITEM_PX) + SPARE_ITEMS);
@@ -77,7 +88,7 @@ class RowList {
     const facts = made('div', 'facts');
     if (row.refused.length > 0) facts.append(made('span', 'refused', `\u2715 ${row.refused[0]}`), ' \u00b7 ');
     const answers = row.answers === 0 ? [] : [row.answers === 1 ? '1 answer' : `${row.answers} answers`];
-    facts.append([`#${row.number + 1}`, ...answers, ...row.kinds, row.source].filter((fact) => fact !== '').join(' \u00b7 '));
+    facts.append([ownNumber(row), ...answers, ...row.kinds, row.source].filter((fact) => fact !== '').join(' \u00b7 '));
     const item = made('div', 'item', null, title, facts);
     if (row.thumb >= 0) item.append(thumbnail(row.thumb));
     item.id = `item-${place}`;

@@ -10,40 +10,42 @@ const list = new RowList((place, opens) => { show(place); if (opens) open(); });
 
 // ---- what is open ---------------------------------------------------------------------------------------------
 
-const isOpen = () => document.body.classList.contains('opened');
-
 /** Show the row at a place of the list, without leaving the list. */
 function show(place) {
   if (list.found.length === 0) return;
   const within = Math.max(0, Math.min(place, list.found.length - 1));
   list.choose(within);
-  openRow = list.found[within].number;
+  showRow(list.found[within].number);
+}
+
+function showRow(number) {
+  openRow = number;
   drawRow();
   detail.scrollTop = 0;
-  history.replaceState(null, '', `#row=${openRow + 1}`);
+  const { row } = rows[number];
+  history.replaceState(null, '', row > 0 ? `#row=${row}` : '#');
 }
 
 function drawRow() {
   const place = list.chosen;
-  const position = place < 0 ? `row ${openRow + 1}` : `${figure(place + 1)} of ${figure(list.found.length)}`;
-  element('row').replaceChildren(...rowView(openRow, position, drawRow));
-  element('row').querySelector('.row-head').append(steps());
+  const position = place < 0 ? 'not in the list' : `${figure(place + 1)} of ${figure(list.found.length)}`;
+  const said = [ownNumber(rows[openRow]), position].filter((part) => part !== '').join(' \u00b7 ');
+  element('row-content').replaceChildren(...rowView(openRow, said, markFound));
   element('overview').hidden = true;
   element('row').hidden = false;
   markFound();
 }
 
-function steps() {
-  const back = made('button', 'tool back', '\u2190 Rows');
-  back.addEventListener('click', close);
-  const [previous, next] = [['\u2191', 'Previous row (k)', -1], ['\u2193', 'Next row (j)', 1]].map(([sign, label, by]) => {
-    const button = made('button', 'tool round', sign);
-    button.setAttribute('aria-label', label);
-    button.title = label;
-    button.addEventListener('click', () => show(list.chosen + by));
-    return button;
-  });
-  return made('div', 'steps', null, back, previous, next);
+/** Open the row that the address names, whether or not the filters let it pass; tell whether there is one. */
+function follow() {
+  const asked = Number(/^#row=(\d+)$/.exec(location.hash)?.[1] ?? 0);
+  const named = asked > 0 ? rows.find(({ row }) => row === asked) : undefined;
+  if (named === undefined) return false;
+  const place = list.found.findIndex(({ number }) => number === named.number);
+  list.choose(place);
+  showRow(named.number);
+  document.body.classList.add('opened');
+  return true;
 }
 
 /** Go into the row: on a narrow screen it takes the place of the list. */
@@ -52,8 +54,13 @@ function open() {
   detail.focus({ preventScroll: true });
 }
 
-function close() {
+/** Let the list be seen again where the row, or the overview, had taken its place. */
+function uncover() {
   document.body.classList.remove('opened');
+}
+
+function close() {
+  uncover();
   list.box.focus({ preventScroll: true });
 }
 
@@ -115,6 +122,12 @@ async function refresh() {
   if (openRow !== null) markFound();
 }
 
+/** Find rows anew for a person, who wants to see them. */
+function changed() {
+  uncover();
+  refresh();
+}
+
 function fillFilters() {
   const offer = (id, counted) => counted.forEach(([name, count]) => element(id).append(new Option(`${name} (${figure(count)})`, name)));
   offer('filter-reason', facets.reasons);
@@ -122,13 +135,13 @@ function fillFilters() {
   offer('filter-source', facets.sources);
   offer('filter-tag', facets.tags);
   for (const id of ['filter-reason', 'filter-source', 'filter-tag']) element(id).parentElement.hidden = element(id).length < 2;
-  for (const input of element('filters').querySelectorAll('select, input')) input.addEventListener('input', refresh);
+  for (const input of element('filters').querySelectorAll('select, input')) input.addEventListener('input', changed);
 }
 
 function clearFilters() {
   for (const id of Object.values(CHOICES)) element(id).value = '';
   element('filter-upwards').checked = false;
-  refresh();
+  changed();
 }
 
 function toggleFilters() {
@@ -165,16 +178,25 @@ const KEYS = {
   t: nextTheme,
   '?': () => element('help').showModal(),
   Enter: () => { if (list.chosen < 0) show(0); open(); },
-  Escape: () => { if (isOpen() || document.activeElement === detail) close(); },
+  Escape: close,
 };
-const LIST_KEYS = { ArrowDown: KEYS.j, ArrowUp: KEYS.k, Home: KEYS.g, End: KEYS.G };
+const LIST_KEYS = {
+  ArrowDown: KEYS.j,
+  ArrowUp: KEYS.k,
+  PageDown: () => show(list.chosen + list.pageful()),
+  PageUp: () => show(list.chosen - list.pageful()),
+  Home: KEYS.g,
+  End: KEYS.G,
+};
+/** What takes letters for itself; a radio button or a tick does not. */
+const TYPED_INTO = 'input:not([type=radio], [type=checkbox]), select';
 
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || element('help').open) return;
   const { target, key } = event;
-  if (target.matches('input, select')) {
-    if (key === 'Escape' && target === query && query.value !== '') { query.value = ''; refresh(); }
-    else if (key === 'Escape' || (key === 'Enter' && target === query)) list.box.focus();
+  if (target.matches(TYPED_INTO)) {
+    if (key === 'Escape' && target === query && query.value !== '') { query.value = ''; changed(); }
+    else if (key === 'Escape' || (key === 'Enter' && target === query)) close();
     else return;
     event.preventDefault();
     return;
@@ -190,9 +212,13 @@ function press(event) {
 
 fillFilters();
 document.addEventListener('keydown', press);
-query.addEventListener('input', refresh);
+query.addEventListener('input', changed);
+window.addEventListener('hashchange', () => { if (!follow()) showOverview(); });
 element('filter-button').addEventListener('click', toggleFilters);
 element('filter-clear').addEventListener('click', clearFilters);
+for (const button of document.querySelectorAll('.back')) button.addEventListener('click', close);
+element('previous').addEventListener('click', KEYS.k);
+element('next').addEventListener('click', KEYS.j);
 element('overview-button').addEventListener('click', showOverview);
 element('help-button').addEventListener('click', KEYS['?']);
 element('help-close').addEventListener('click', () => element('help').close());
@@ -200,8 +226,5 @@ for (const button of document.querySelectorAll('[data-reason]')) button.addEvent
 // Rows and pictures behind the script are there from now on.
 document.addEventListener('DOMContentLoaded', () => { list.clear(); list.draw(); if (openRow !== null) drawRow(); });
 
-refresh().then(() => {
-  const asked = Number(/^#row=(\d+)$/.exec(location.hash)?.[1] ?? 0);
-  if (asked >= 1 && asked <= rows.length) { show(asked - 1); document.body.classList.add('opened'); }
-});
+refresh().then(follow);
 document.body.dataset.ready = String(Math.round(performance.now()));

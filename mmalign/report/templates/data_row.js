@@ -33,7 +33,7 @@ function medium(number) {
     image.src = uri;
     box.replaceChildren(reel);
     if (entry.playable !== undefined) caption.prepend(playButton(image, entry, uri));
-    if (entry.left_out) caption.append(made('span', '', 'The moving pictures were left out: the budget of the page is spent.'));
+    if (entry.playable_left_out) caption.append(made('span', '', 'The moving pictures were left out: the budget of the page is spent.'));
     if (entry.too_long) caption.append(made('span', '', 'Too long to be played here.'));
   }
   box.append(caption);
@@ -179,7 +179,7 @@ function critique(text) {
   return one;
 }
 
-/** Scores with a bar each, as long as the best of the row is large; without bars where one is negative. */
+/** Scores with a bar each, as long as the best of the row is large; without where one is negative or no other answer has it. */
 function scoreList(answer, answers) {
   const own = [...(answer.score === undefined ? [] : [['score', answer.score]]), ...Object.entries(answer.scores ?? {})];
   if (own.length === 0) return null;
@@ -188,7 +188,7 @@ function scoreList(answer, answers) {
     const others = answers.map((other) => (name === 'score' ? other.score : undefined) ?? other.scores?.[name]).filter((other) => other !== undefined);
     const top = Math.max(...others);
     const line = made('div', '', null, made('dt', '', name), made('dd', '', figure(value)));
-    if (Math.min(...others) >= 0 && top > 0) {
+    if (others.length > 1 && Math.min(...others) >= 0 && top > 0) {
       const bar = made('i');
       bar.style.width = `${(100 * value) / top}%`;
       line.append(made('span', 'track', null, bar));
@@ -198,14 +198,21 @@ function scoreList(answer, answers) {
   return list;
 }
 
-function answersSection({ answers = [], ties = [] }, redraw) {
+/** Answers below what is said of all of them. A change of how they are compared draws the answers alone, so that the control keeps the focus. */
+function answersSection({ answers = [], ties = [] }, redrawn) {
   if (answers.length === 0) return [];
-  const compared = comparisons(answers);
+  const cards = made('div', 'answers');
+  const draw = () => {
+    const compared = comparisons(answers);
+    const isTied = (k) => ties.some((group) => group.includes(k));
+    cards.replaceChildren(...answers.map((answer, k) => answerCard(answer, k, answers, compared[k], isTied(k))));
+  };
+  const redraw = () => { draw(); redrawn(); };
   const head = made('div', 'answers-head', null, made('h2', '', answers.length === 1 ? 'Answer' : 'Answers, best first'));
   if (answers.length > 1) head.append(differenceSwitch(redraw));
   if (answers.length > 2) head.append(standardChoice(answers, redraw));
-  const cards = answers.map((answer, k) => answerCard(answer, k, answers, compared[k], ties.some((group) => group.includes(k))));
-  return [head, made('div', 'answers', null, ...cards)];
+  draw();
+  return [head, cards];
 }
 
 function differenceSwitch(redraw) {
@@ -227,9 +234,9 @@ function standardChoice(answers, redraw) {
 
 // ---- the row --------------------------------------------------------------------------------------------------
 
-function refusalNotice({ reason, field, value }) {
+function refusalNotice({ reason, field, value, hint }) {
   const facts = made('dl');
-  for (const [name, said] of [['field', field], ['value', value]]) if (said) facts.append(made('dt', '', name), made('dd', '', said));
+  for (const [name, said] of [['field', field], ['value', value], ['way out', hint]]) if (said) facts.append(made('dt', '', name), made('dd', '', said));
   return made('div', 'finding bad', null, made('p', '', null, made('b', '', 'Refused: '), reason), ...(facts.childElementCount ? [facts] : []));
 }
 
@@ -246,14 +253,19 @@ function origin({ id, file, row, source, provenance = {} }) {
   return [['id', id], ['format', source], ['from', place], ...Object.entries(provenance)].filter(([, said]) => said);
 }
 
-/** The content of the detail pane for a row. */
-function rowView(number, position, redraw) {
+function table(pairs) {
+  const one = made('dl', 'facts-table card');
+  for (const [said, value] of pairs) one.append(made('div', '', null, made('dt', '', said), made('dd', '', value)));
+  return one;
+}
+
+/** The content of the detail pane for a row; `redrawn` is told when parts of it were drawn anew. */
+function rowView(number, position, redrawn) {
   const row = record(number);
-  const name = made('h1', '', row.id || `row ${number + 1}`);
+  const name = made('h1', '', row.id || 'a row without a name');
   const head = made('header', 'row-head', null, made('div', '', null, made('div', 'eyebrow', position), name, labels(row)));
-  const table = made('dl', 'facts-table card');
-  for (const [said, value] of origin(row)) table.append(made('div', '', null, made('dt', '', said), made('dd', '', value)));
   const turns = row.turns ?? [];
   const prompt = turns.length === 0 ? [] : [made('h2', '', row.answers ? 'Prompt' : 'Medium'), made('div', 'prompt', null, ...turns.map(turn))];
-  return [head, ...(row.refused ?? []).map(refusalNotice), ...prompt, ...answersSection(row, redraw), made('h2', '', 'Where it comes from'), table];
+  const raw = row.raw === undefined ? [] : [made('h2', '', 'What stands in the row'), table(Object.entries(row.raw))];
+  return [head, ...(row.refused ?? []).map(refusalNotice), ...raw, ...prompt, ...answersSection(row, redrawn), made('h2', '', 'Where it comes from'), table(origin(row))];
 }

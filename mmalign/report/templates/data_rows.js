@@ -31,10 +31,10 @@ function* texts(value) {
 /** Everything that a row says, in small letters; the names of roles are no words of the row. */
 function haystack(number) {
   if (!haystacks.has(number)) {
-    const { id, file, turns = [], answers = [], tags = {}, provenance = {}, refused = [] } = record(number);
+    const { id, file, turns = [], answers = [], tags = {}, provenance = {}, refused = [], raw = {} } = record(number);
     const parts = (said) => said.map(([, inner]) => inner);
     const judged = answers.map((answer) => [parts(answer.turns), answer.critique, answer.model, answer.annotator]);
-    const said = [id, file, parts(turns), judged, Object.entries(tags), Object.entries(provenance), refused];
+    const said = [id, file, parts(turns), judged, Object.entries(tags), Object.entries(provenance), refused, Object.entries(raw)];
     haystacks.set(number, [...texts(said)].join('\n').toLowerCase());
   }
   return haystacks.get(number);
