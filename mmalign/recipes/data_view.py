@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import shlex
@@ -174,8 +175,9 @@ def _counted(count: int, what: str, plural: str = "s") -> str:
 
 
 def _rows(path: str | os.PathLike[str], format: str | None, allow_network: bool) -> Iterator[Row]:
-    """Yield rows, refused ones with what stands in them, in the order in which they stand in the file."""
+    """Yield rows as `detect.read` does, with the same ids, and between them refused ones with what stands in them."""
     broken: list[RefusedRow] = []
+    seen: set[int] = set()
 
     def on_broken(file: str, row: int, error: RowError) -> None:
         broken.append(RefusedRow(Refusal.of(file, row, error), {}))
@@ -184,9 +186,14 @@ def _rows(path: str | os.PathLike[str], format: str | None, allow_network: bool)
         yield from broken
         broken.clear()
         try:
-            yield parse(raw, format)
+            preference = parse(raw, format)
         except RowError as error:
             yield RefusedRow(Refusal.of(raw.file, raw.row, error), raw.values)
+            continue
+        while hash(preference.id) in seen:
+            preference = dataclasses.replace(preference, id=f"{preference.id} ({raw.file}:{raw.row})")
+        seen.add(hash(preference.id))
+        yield preference
     yield from broken
 
 

@@ -16,6 +16,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.store import write_jsonl
 from mmalign.recipes import data_view
 from mmalign.recipes.data_view import View, report, view
+from mmalign.sources.detect import read
 
 
 def rows_in(path) -> list[dict]:
@@ -86,6 +87,14 @@ def test_a_refused_row_comes_with_what_stands_in_it_and_the_way_out(folder):
     assert with_columns["raw"] == {"prompt": "'a'", "chosen": "'b'", "rejected": "'b'", "note": "7"}
     assert with_columns["refused"][0]["reason"] == "chosen equals rejected"
     assert broken["refused"][0]["hint"] == "a row is {column: value}" and "raw" not in broken
+
+
+def test_ids_are_those_of_a_run_where_rows_share_one(folder):
+    row = {"id": "same", "prompt": "a", "chosen": "b", "rejected": "c"}
+    (folder / "twice.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(2)))
+    ids = [row["id"] for row in rows_in(view(folder / "twice.jsonl", folder / "page.html").path)]
+    assert ids == [preference.id for preference in read(folder / "twice.jsonl", on_refused=pytest.fail)]
+    assert ids == ["same", "same (twice.jsonl:2)"]
 
 
 def numbers_in(path) -> list[int]:
