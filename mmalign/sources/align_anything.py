@@ -21,7 +21,8 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.candidates import number
 from mmalign.sources.media_columns import media_column, media_of
-from mmalign.sources.turns import answer, or_nothing, question
+from mmalign.sources.prompts import answer, question
+from mmalign.sources.turns import or_nothing
 
 EXAMPLES = {
     "text-image-to-text": {

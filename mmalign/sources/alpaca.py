@@ -13,7 +13,8 @@ from typing import Any
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
 from mmalign.sources.media_columns import media_of
-from mmalign.sources.turns import TurnReader, history, or_nothing, response_from
+from mmalign.sources.prompts import history
+from mmalign.sources.turns import TurnReader, or_nothing, response_from
 
 EXAMPLES = {
     "preference": {

@@ -11,7 +11,8 @@ from typing import Any
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
 from mmalign.sources.media_columns import media_column
-from mmalign.sources.turns import TurnReader, or_nothing, response_from, transcript
+from mmalign.sources.prompts import transcript
+from mmalign.sources.turns import TurnReader, or_nothing, response_from
 
 EXAMPLES = {
     "preference": {

@@ -17,7 +17,8 @@ from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
 from mmalign.sources.candidates import number, ranked
 from mmalign.sources.media_columns import media_of
-from mmalign.sources.turns import answer, or_nothing, question
+from mmalign.sources.prompts import answer, question
+from mmalign.sources.turns import or_nothing
 
 EXAMPLES = {
     "three outputs, two of them equally good": {

@@ -27,14 +27,8 @@ from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.candidates import number, ranked
 from mmalign.sources.media_columns import media_column, media_of
-from mmalign.sources.turns import (
-    TurnReader,
-    is_turns,
-    media_first,
-    or_nothing,
-    require_answerable,
-    response_from,
-)
+from mmalign.sources.prompts import media_first
+from mmalign.sources.turns import TurnReader, is_turns, or_nothing, require_answerable, response_from
 
 EXAMPLES = {
     "texts and scores": {

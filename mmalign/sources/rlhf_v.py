@@ -15,7 +15,8 @@ from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference
 from mmalign.sources.media_columns import media_column, media_of
-from mmalign.sources.turns import or_nothing, question, response_from
+from mmalign.sources.prompts import question
+from mmalign.sources.turns import or_nothing, response_from
 
 EXAMPLES = {
     "question, chosen, rejected": {

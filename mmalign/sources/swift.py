@@ -20,15 +20,8 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.media_columns import TAG_OF, media_column, media_of
-from mmalign.sources.turns import (
-    TurnReader,
-    history,
-    is_turns,
-    or_nothing,
-    require_same_prompt,
-    response_from,
-    split_answer,
-)
+from mmalign.sources.prompts import history
+from mmalign.sources.turns import TurnReader, is_turns, or_nothing, require_same_prompt, response_from, split_answer
 
 EXAMPLES = {
     "rejected_response": {

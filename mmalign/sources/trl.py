@@ -17,7 +17,8 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.sources.media_columns import media_of
-from mmalign.sources.turns import TurnReader, is_turns, media_first, or_nothing, response_from, transcript
+from mmalign.sources.prompts import media_first, transcript
+from mmalign.sources.turns import TurnReader, is_turns, or_nothing, response_from
 
 EXAMPLES = {
     "conversational": {
