@@ -1,8 +1,4 @@
-"""Prompts that are no list of turns (one text, a transcript, earlier questions in a column), answers of one text."""
-"""Prompts that are no list of turns (one text, a transcript, a column of earlier questions), and answers of one text."""
-=======
 """Prompts that are no list of turns (a text, a transcript, a column of earlier questions), and answers of one text."""
->>>>>>> wt-c
 
 from __future__ import annotations
 
