@@ -31,8 +31,6 @@ class Clips:
         self._limits = limits
         self._bounded_inside = has_pixel_bounds(video_processor)
         self._fewest = getattr(video_processor, "temporal_patch_size", 1)
-        # Headers are asked once for the size in the file; every smaller one follows from it.
-        self._as_in_file = replace(limits, min_pixels=None, max_pixels=None, max_total_pixels=None)
 
     @property
     def smallest_pixels(self) -> int:
@@ -44,13 +42,13 @@ class Clips:
         return within(shrunk_to, self.smallest_pixels, self._limits.max_pixels)
 
     def shape(self, medium: Medium) -> ClipShape:
-        """Return what the header says: the frames that are going to be taken, at the size they have in the file."""
-        return video.check(medium.ref, self._as_in_file, field=medium.field)
+        """Return what the header says of the frames that are going to be taken; sizes follow from that in the file."""
+        return video.check(medium.ref, self._limits, field=medium.field)
 
     def arriving(self, shape: ClipShape, shrunk_to: int | None) -> ArrivingClip:
         """Return how a clip of this shape reaches the processor."""
         limits = replace(self._limits, max_pixels=self.max_pixels(shrunk_to))
-        width, height = frame_size(shape.width, shape.height, shape.frames, limits)
+        width, height = frame_size(shape.source_width, shape.source_height, shape.frames, limits)
         return self._arriving(shape, (width, height), shape.timestamps_s, limits)
 
     def load(self, medium: Medium, shrunk_to: int | None) -> tuple[np.ndarray, ArrivingClip, Any]:

@@ -26,9 +26,9 @@ class MediaRef:
         uri: a path below the data root, an http(s) address, or a `data:` URI; for a video also a folder of frames.
         content: the encoded file itself (JPEG, PNG, MP4 bytes), as Parquet rows carry it. Not decoded pixels.
         frames: the pictures of a video in order, each a path below the data root.
-        sha256: hex digest of the encoded file, when known.
+        sha256: hex digest of the encoded file, when known; a list of frames has none.
         span_s: start and end of a clip in seconds.
-        frame_indices: frames to take, counted from 0.
+        frame_indices: frames to take, counted from 0 over the whole file; not beside `span_s`.
     """
 
     kind: MediaKind
@@ -46,6 +46,12 @@ class MediaRef:
             raise RowError("media needs exactly one of a uri, its bytes and its frames", field="media", value=self.uri)
         if self.frames is not None:
             self._require_frames(self.kind, self.frames)
+            if self.sha256 is not None:
+                hint = "a digest is of one file; leave sha256 out"
+                raise RowError("list of frames has no sha256", field="sha256", value=self.sha256, hint=hint)
+        if self.span_s is not None and self.frame_indices is not None:
+            hint = "frame numbers count over the whole file, whatever the clip; keep one of the two"
+            raise RowError("clip has both bounds and frame numbers", field="span_s", value=self.span_s, hint=hint)
         for name in ("uri", "sha256"):
             if getattr(self, name) is not None:
                 require_text(getattr(self, name), name)

@@ -42,7 +42,10 @@ class Animation:
         self._picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
         self.width, self.height = self._picture.size
         require_size(self.width, self.height, want)
-        lengths_s = [self._length_s(index) for index in range(getattr(self._picture, "n_frames", 1))]
+        # Programs that know no animated PNG show a picture of its own, which is none of the animation.
+        self._first = int(getattr(self._picture, "default_image", False))
+        count = getattr(self._picture, "n_frames", 1) - self._first
+        lengths_s = [self._length_s(index) for index in range(count)]
         ends_s = np.cumsum(lengths_s)
         self.timeline = Timeline(times_s=ends_s - lengths_s, end_s=float(ends_s[-1]), keyframes=(0,))
 
@@ -61,6 +64,6 @@ class Animation:
 
     def _seek(self, index: int) -> None:
         try:
-            self._picture.seek(index)
+            self._picture.seek(self._first + index)
         except EOFError as error:
             raise Refused("is truncated or broken", f"frame {index} is not there") from error

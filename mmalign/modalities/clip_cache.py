@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from mmalign.modalities.clips import Shape, Taken, Want
 from mmalign.modalities.disk_cache import DiskCache
 
-_VERSION = "frames-1"
+_VERSION = "frames-2"
 """Changes when the same wish gives other pixels."""
 
 
@@ -50,6 +50,7 @@ def _read(path: Path) -> Taken:
     arrays = load_file(path)
     if arrays.keys() != {"frames", "shape", "indices", "times_s"} or arrays["frames"].dtype != np.uint8:
         raise ValueError("it holds something else than a clip")
-    frames, width, height, fps, source_frames, duration_s = arrays["shape"].tolist()
-    shape = Shape(int(frames), int(width), int(height), fps, int(source_frames), duration_s)
+    values = dict(zip(Shape._fields, arrays["shape"].tolist(), strict=True))
+    reals = {"source_fps", "duration_s"}
+    shape = Shape(**{name: value if name in reals else int(value) for name, value in values.items()})
     return Taken(shape, arrays["indices"].tolist(), arrays["times_s"].tolist(), arrays["frames"])

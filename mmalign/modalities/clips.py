@@ -14,7 +14,10 @@ import numpy as np
 from PIL import Image
 
 from mmalign.modalities.pixels import bounded_size, resized, sharpness
-from mmalign.modalities.sampling import Sampling, Timeline, Window, part_of, windows
+from mmalign.modalities.sampling import EQUAL_PARTS, Part, Sampling, Timeline, Window, part_of, windows
+
+MOST_CLIP_BYTES = 2 << 30
+"""What the frames of one clip may need when they are decoded and resized."""
 
 _MOST_THUMBNAIL_BYTES = 512 << 20
 
@@ -30,6 +33,27 @@ class Refused(Exception):  # noqa: N818 - it is an answer, turned into a RowErro
     def __init__(self, rule: str, hint: str = "") -> None:
         super().__init__(rule, hint)
         self.rule, self.hint = rule, hint
+
+
+def too_slow(timeout_s: float) -> Refused:
+    """Return the refusal of what takes longer than it may."""
+    return Refused("takes too long to decode", f"it took more than decode_timeout_s = {timeout_s:g}")
+
+
+class FrameBounds(Protocol):
+    """How large frames may be: a `Want`, or the limits that it was made of."""
+
+    @property
+    def min_pixels(self) -> int | None:
+        """Fewest of a frame."""
+
+    @property
+    def max_pixels(self) -> int | None:
+        """Most of a frame."""
+
+    @property
+    def max_total_pixels(self) -> int | None:
+        """Most of all frames together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +83,7 @@ class FrameReader(Protocol):
 
 
 class Shape(NamedTuple):
-    """What `take` gives: frames, width and height after resizing, and facts of the file."""
+    """What `take` gives: frames, width and height after resizing, and facts of the file; `ClipShape` says which."""
 
     frames: int
     width: int
@@ -67,6 +91,16 @@ class Shape(NamedTuple):
     source_fps: float
     source_frames: int
     duration_s: float
+    source_width: int
+    source_height: int
+
+
+class _Plan(NamedTuple):
+    """What is going to be taken: its shape, a window a frame unless frames are listed, and when they are shown."""
+
+    shape: Shape
+    windows: list[Window]
+    times_s: list[float]
 
 
 class Taken(NamedTuple):
@@ -88,15 +122,12 @@ class Thumbnails(NamedTuple):
 
 def shape_of(reader: FrameReader, want: Want) -> Shape:
     """Return the shape of what `take` returns, without decoding more than the reader has."""
-    return _plan(reader, want)[0]
+    return _plan(reader, want).shape
 
 
 def times_of(reader: FrameReader, want: Want) -> list[float]:
     """Return when the frames that `take` returns are shown; by sharpness, the middle of what each is chosen from."""
-    times_s, chosen = reader.timeline.times_s, _plan(reader, want)[1]
-    if want.frame_indices is not None:
-        return [float(times_s[index]) for index in want.frame_indices]
-    return [float(times_s[min(round(window.centre), window.stop - 1)]) for window in chosen]
+    return _plan(reader, want).times_s
 
 
 def take(reader: FrameReader, want: Want) -> Taken:
@@ -105,7 +136,7 @@ def take(reader: FrameReader, want: Want) -> Taken:
     Raises:
         Refused: the file is broken or too large.
     """
-    shape, chosen = _plan(reader, want)
+    shape, chosen, _ = _plan(reader, want)
     frames = np.empty((shape.frames, shape.height, shape.width, 3), dtype=np.uint8)
     indices = _fill(frames, reader, chosen) if want.frame_indices is None else _fill_listed(frames, reader, want)
     return Taken(shape, indices, [float(reader.timeline.times_s[index]) for index in indices], frames)
@@ -128,24 +159,29 @@ def thumbnails(reader: FrameReader, width: int, height: int) -> Thumbnails:
 
 def candidates(reader: FrameReader, want: Want) -> list[int]:
     """Return the numbers of all frames that `take` decodes, ascending, each once."""
-    chosen = _plan(reader, want)[1]
+    chosen = _plan(reader, want).windows
     if want.frame_indices is not None:
         return sorted(set(want.frame_indices))
     return [index for window in chosen for index in range(window.first, window.stop)]
 
 
-def frame_size(width: int, height: int, frames: int, want: Want) -> tuple[int, int]:
+def pixels_per_frame(frames: int, bounds: FrameBounds) -> int | None:
+    """Return the most pixels that each of `frames` frames may have, None without a bound; the tighter bound holds."""
+    if bounds.max_total_pixels is None:
+        return bounds.max_pixels
+    share = max(1, bounds.max_total_pixels // frames)
+    return share if bounds.max_pixels is None else min(bounds.max_pixels, share)
+
+
+def frame_size(width: int, height: int, frames: int, bounds: FrameBounds) -> tuple[int, int]:
     """Return (width, height) of each of `frames` frames: same aspect, within both bounds; the total wins over min."""
-    most = want.max_pixels
-    if want.max_total_pixels is not None:
-        share = max(1, want.max_total_pixels // frames)
-        most = share if most is None else min(most, share)
-    least = want.min_pixels if most is None or want.min_pixels is None else min(want.min_pixels, most)
+    most = pixels_per_frame(frames, bounds)
+    least = bounds.min_pixels if most is None or bounds.min_pixels is None else min(bounds.min_pixels, most)
     size = bounded_size(width, height, min_pixels=least, max_pixels=most)
     return bounded_size(*size, max_pixels=most)  # enlarging rounds up, which may have led over the upper bound
 
 
-def _plan(reader: FrameReader, want: Want) -> tuple[Shape, list[Window]]:
+def _plan(reader: FrameReader, want: Want) -> _Plan:
     timeline = reader.timeline
     require_size(reader.width, reader.height, want)
     part = part_of(timeline, want.span_s)
@@ -154,8 +190,31 @@ def _plan(reader: FrameReader, want: Want) -> tuple[Shape, list[Window]]:
     chosen = [] if want.frame_indices is not None else windows(timeline, part, want.sampling)
     count = len(chosen) or _listed(timeline, want)
     width, height = frame_size(reader.width, reader.height, count, want)
-    facts = (timeline.fps, len(timeline), part.end_s - part.start_s)
-    return Shape(count, width, height, *facts), chosen
+    if 3 * count * width * height > MOST_CLIP_BYTES:
+        hint = f"{count:,} frames of {width} x {height} are more than 2 GiB; take fewer, or lower max_pixels"
+        raise Refused("needs too much memory", hint)
+    times_s = _planned_times(timeline, want, chosen)
+    facts = (timeline.fps, len(timeline), _stands_for_s(timeline, part, want, times_s))
+    return _Plan(Shape(count, width, height, *facts, reader.width, reader.height), chosen, times_s)
+
+
+def _planned_times(timeline: Timeline, want: Want, chosen: list[Window]) -> list[float]:
+    if want.frame_indices is not None:
+        return [float(timeline.times_s[index]) for index in want.frame_indices]
+    return [float(timeline.times_s[min(round(window.centre), window.stop - 1)]) for window in chosen]
+
+
+def _stands_for_s(timeline: Timeline, part: Part, want: Want, times_s: list[float]) -> float:
+    """Return the time that frames stand for, so that their number over it is their rate.
+
+    Frames out of equal parts stand for the whole. Others are told by where they lie: n frames of which the first and
+    the last are t apart stand for t * n / (n - 1), and a single frame that a row lists for as long as it is shown.
+    """
+    apart_s, count = max(times_s) - min(times_s), len(times_s)
+    listed = want.frame_indices
+    if apart_s > 0 and (listed is not None or want.sampling.policy not in EQUAL_PARTS):
+        return apart_s * count / (count - 1)
+    return part.end_s - part.start_s if listed is None else timeline.length_s(listed[0])
 
 
 def _listed(timeline: Timeline, want: Want) -> int:

@@ -22,10 +22,13 @@ from typing import Any
 import numpy as np
 
 from mmalign.errors import DataError
-from mmalign.modalities.clips import Refused, Shape, Taken, Thumbnails, Want
+from mmalign.modalities.clips import Refused, Shape, Taken, Thumbnails, Want, too_slow
 
 MEMORY_BYTES = 4 << 30
 """What a child may allocate."""
+
+MOST_PIPED_BYTES = MEMORY_BYTES // 4
+"""Longest file that is sent to a child as bytes: it holds them while it decodes."""
 
 _CLIPS_PER_CHILD = 300
 _START_TIMEOUT_S = 60.0
@@ -87,20 +90,25 @@ def ask(verb: str, path: str | None, content: bytes, want: Want, timeout_s: floa
                 _child = _Child()
             try:
                 return _child.ask({**request, "uses_decord": uses_decord}, content, timeout_s)
+            except Refused:
+                raise
             except _Ended as ended:
                 close()
                 how, timed_out = ended.how, ended.timed_out
+            except BaseException:  # Ctrl-C, a signal, no memory: the answer it is going to give is nobody's
+                close()
+                raise
             if timed_out:
-                raise Refused("takes too long to decode", f"it took more than decode_timeout_s = {timeout_s:g}")
+                raise too_slow(timeout_s)
         raise Refused("crashes the decoder", how)
 
 
 def close() -> None:
     """End the child, if there is one; the next request starts another."""
     global _child
-    if _child is not None:
-        _child.end()
-        _child = None
+    ended, _child = _child, None
+    if ended is not None:
+        ended.end()
 
 
 class _Ended(Exception):  # noqa: N818
@@ -123,7 +131,6 @@ class _Child:
             bufsize=0,
             env={**os.environ, **_ONE_THREAD},
         )
-        self._timed_out = False
         with contextlib.suppress(ImportError, AttributeError, OSError):
             import fcntl
 
@@ -134,10 +141,14 @@ class _Child:
             self.end()
             hint = "try `python -c 'import av, decord'`; install the packages of pyproject.toml"
             raise DataError(f"the video decoder cannot be started: {ended.how}; {hint}") from None
+        except BaseException:
+            self.end()
+            raise
 
     def ask(self, request: dict[str, Any], content: bytes, timeout_s: float) -> Answer:
         self.clips += 1
-        line = json.dumps({**request, "timeout_s": timeout_s, "content_bytes": len(content)}).encode("ascii") + b"\n"
+        more = {"number": self.clips, "timeout_s": timeout_s, "content_bytes": len(content)}
+        line = json.dumps({**request, **more}).encode("ascii") + b"\n"
         header, pixels = self._within(timeout_s, lambda: self._exchange(line, content))
         if "refused" in header:
             raise Refused(header["refused"], header["hint"])
@@ -156,19 +167,21 @@ class _Child:
 
     def _within(self, timeout_s: float, exchange: Any) -> Any:
         """Run `exchange`; a timer kills the process when it takes too long, which ends the reading."""
-        timer = threading.Timer(timeout_s, self._give_up)
+        timed_out = threading.Event()  # of this exchange alone: a timer may fire when the answer is there already
+
+        def give_up() -> None:
+            timed_out.set()
+            self._process.kill()
+
+        timer = threading.Timer(timeout_s, give_up)
         timer.daemon = True
         timer.start()
         try:
             return exchange()
         except (OSError, EOFError) as error:
-            raise _Ended(timed_out=self._timed_out, how=self._how_it_ended()) from error
+            raise _Ended(timed_out=timed_out.is_set(), how=self._how_it_ended()) from error
         finally:
             timer.cancel()
-
-    def _give_up(self) -> None:
-        self._timed_out = True
-        self._process.kill()
 
     def _exchange(self, line: bytes, content: bytes) -> Answer:
         for part in (line, content):
@@ -176,6 +189,8 @@ class _Child:
             while left:
                 left = left[self._process.stdin.write(left) :]
         header = self._header()
+        if header["number"] != self.clips:
+            raise EOFError
         if "pixels" not in header:
             return header, None
         pixels = np.empty(header["pixels"], dtype=np.uint8)

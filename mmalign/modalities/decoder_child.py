@@ -43,14 +43,19 @@ def serve(memory_bytes: int) -> None:
             faulthandler.dump_traceback_later(request["timeout_s"] + _GRACE_S, exit=True, file=nowhere)
             header, pixels = answer(request, content)
             faulthandler.cancel_dump_traceback_later()
+            header["number"] = request["number"]  # by which the parent knows which question this answers
             _send(answers, header if pixels is None else {**header, "pixels": pixels.shape}, pixels)
 
 
 def _listen(pipe: BinaryIO, requests: queue.SimpleQueue) -> None:
-    while line := pipe.readline():
-        request = json.loads(line)
-        requests.put((request, pipe.read(request["content_bytes"])))
-    os._exit(0)
+    status = 1  # without memory for a request, or with half of one, nothing sensible can be answered
+    try:
+        while line := pipe.readline():
+            request = json.loads(line)
+            requests.put((request, pipe.read(request["content_bytes"])))
+        status = 0
+    finally:
+        os._exit(status)
 
 
 def _send(pipe: BinaryIO, header: dict[str, Any], pixels: np.ndarray | None = None) -> None:

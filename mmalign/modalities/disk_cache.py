@@ -55,7 +55,8 @@ class DiskCache:
         path = self._path(key)
         try:
             content = read(path)
-            os.utime(path)
+            with contextlib.suppress(OSError):  # a directory that others fill may be readable alone
+                os.utime(path)
         except (FileNotFoundError, NotADirectoryError):
             content = None
         except (SafetensorError, OSError, ValueError) as error:

@@ -31,7 +31,8 @@ def open_container(source: str | bytes) -> Any:
     """
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        return av.open(file, options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"})
+        options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+        return av.open(file, options=options, metadata_errors="replace")  # titles are not read, whatever their bytes
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise Refused("is not in a known format or broken", str(error)) from error
 
@@ -56,7 +57,11 @@ def index_of(container: Any, stream: Any) -> tuple[np.ndarray | None, Timeline]:
     """
     promised, length_bytes = stream.frames, _length_bytes(stream.codec_context)
     ticks, lengths, alone = array("q"), array("q"), []
-    count = 0
+    count = places = 0
+    is_avi = container.format.name == "avi"
+    # AVI has a place for each frame that is skipped, and says when frames are decoded: where none is coded out of order
+    # that is also when they are shown. What it seems to say of that itself is guessed.
+    is_in_order, is_guessed = is_avi and not stream.codec_context.has_b_frames, False
     try:
         for packet in container.demux(stream):
             if packet.size == 0:
@@ -64,23 +69,24 @@ def index_of(container: Any, stream: Any) -> tuple[np.ndarray | None, Timeline]:
             if length_bytes and not _adds_up(packet, length_bytes):
                 raise Refused("is truncated or broken", f"packet {count} is damaged")
             count += 1
+            places = packet.dts + 1 if is_avi and packet.dts is not None else count
             if packet.is_discard:  # before the beginning of a clip that was cut without encoding it anew
                 continue
-            tick = packet.pts if packet.pts is not None else packet.dts
+            tick = packet.dts if packet.pts is None or is_in_order else packet.pts
+            is_guessed |= is_avi and packet.pts != packet.dts
             ticks.append(_NO_TIME if tick is None else tick)
             lengths.append(packet.duration or 0)
             alone.append(packet.is_keyframe)
     except av.error.FFmpegError as error:
         raise Refused("is truncated or broken", str(error)) from error
-    if not ticks or count < _SMALLEST_SHARE * promised:
-        raise Refused("is truncated or broken", f"{count} of {promised} frames are there")
+    if not ticks or places < _SMALLEST_SHARE * promised:
+        raise Refused("is truncated or broken", f"{places} of {promised} frames are there")
     rate = float(stream.average_rate or stream.guessed_rate or _RATE_WITHOUT_TIMES)
-    if len(np.unique(ticks)) <= len(ticks) // 2:
+    # They stand in the order of decoding, so a time that is missing cannot be told from its neighbours.
+    if _NO_TIME in ticks or len(np.unique(ticks)) <= len(ticks) // 2:
         return None, Timeline(times_s=np.arange(len(ticks)) / rate, end_s=len(ticks) / rate, keyframes=_places(alone))
     timeline = _timeline(np.array(ticks), np.array(lengths), np.array(alone), stream.time_base, rate)
-    # AVI knows when frames are decoded. With frames coded out of order that does not say which one is shown when.
-    out_of_order = container.format.name == "avi" and stream.codec_context.has_b_frames
-    return None if out_of_order else np.unique(ticks), timeline
+    return None if is_guessed else np.unique(ticks), timeline
 
 
 def _places(alone: Sequence[bool]) -> tuple[int, ...]:

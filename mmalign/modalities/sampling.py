@@ -11,9 +11,9 @@ gives. With d = end - start in seconds and A frames shown within the clip:
                 with the largest sharpness * cos(pi * distance / interval), sharpness being the mean absolute Laplacian.
                 n = 2 is what TEMPLE takes of a shot (arXiv 2503.16929 and its released code)
 
-No frame is taken twice, so clips with fewer than n frames give fewer. Frames that a reference lists (`frame_indices`)
-win over any policy and are taken as listed. Except by sharpness, nothing is decoded to choose; how many frames come is
-known without decoding for all of them.
+No frame is taken twice, so clips with fewer than n frames give fewer; so may clips whose frames differ in length.
+Frames that a reference lists (`frame_indices`) win over any policy and are taken as listed. Except by sharpness,
+nothing is decoded to choose; how many frames come is known without decoding for all of them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ import numpy as np
 from mmalign.errors import ConfigError
 
 Policy = Literal["fps", "uniform", "sharpness", "keyframes"]
+
+EQUAL_PARTS: tuple[Policy, ...] = ("fps", "uniform")
+"""Policies whose frames stand for equal parts of the clip."""
 
 _ROUNDING_S = 1e-6
 """Moments this close to the time of a frame are that time: float arithmetic, not a frame earlier."""
@@ -78,6 +81,11 @@ class Timeline:
     def fps(self) -> float:
         """Frames per second on average."""
         return len(self) / self.end_s if self.end_s > 0 else 1.0
+
+    def length_s(self, index: int) -> float:
+        """Return how long a frame is shown."""
+        following = self.times_s[index + 1] if index + 1 < len(self) else self.end_s
+        return float(following - self.times_s[index])
 
     def shown_at(self, moment_s: float) -> int:
         """Return the number of the frame that is seen at a moment."""
@@ -130,7 +138,7 @@ def windows(timeline: Timeline, part: Part, sampling: Sampling) -> list[Window]:
         return [_only(index) for index in range(part.first, part.stop)]
     if sampling.policy == "keyframes":
         inside = [index for index in timeline.keyframes if part.first <= index < part.stop]
-        return [_only(index) for index in _spread(inside or [part.first], sampling.frames)]
+        return [_only(index) for index in spread_over(inside or [part.first], sampling.frames)]
     n = sampling.frames
     if sampling.policy == "fps":
         n = max(1, min(n, math.floor((part.end_s - part.start_s) * sampling.fps + 0.5)))
@@ -156,14 +164,12 @@ def _only(index: int) -> Window:
 
 def _uniform(timeline: Timeline, part: Part, n: int) -> list[int]:
     """Return the frames shown in the middle of n equal parts of a clip, each once."""
-    if n >= part.stop - part.first:
-        return list(range(part.first, part.stop))
     step_s = (part.end_s - part.start_s) / n
     shown = {timeline.shown_at(part.start_s + (k + 0.5) * step_s) for k in range(n)}
     return sorted(min(max(index, part.first), part.stop - 1) for index in shown)
 
 
-def _spread(items: Sequence[int], n: int) -> list[int]:
+def spread_over(items: Sequence[int], n: int) -> list[int]:
     """Return n of the items, evenly spread, or all when there are no more."""
     if len(items) <= n:
         return list(items)

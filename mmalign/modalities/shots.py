@@ -30,6 +30,9 @@ _LARGE_DIFFERENCE = 0.2
 _LEAST_CONTRAST = 3.0
 _NEIGHBOURS = 5
 
+_BLOCK_FRAMES = 128
+"""Frames that are looked at together: all frames of a long video in wider numbers would need many times their size."""
+
 
 class Shot(NamedTuple):
     """Frames first..stop-1 of a file."""
@@ -81,16 +84,22 @@ def hard_cuts(frames: np.ndarray) -> np.ndarray:
     cuts = np.zeros(len(frames), dtype=np.float32)
     if len(frames) < 2:
         return cuts
-    values = frames.astype(np.int16)
-    differences = np.abs(np.diff(values, axis=0)).mean(axis=(1, 2, 3)) / 255
-    histograms = np.stack([_histogram(frame) for frame in frames])
-    distances = np.abs(np.diff(histograms, axis=0)).sum(axis=1) / 2
+    # A block ends with the frame that the next begins with.
+    blocks = [_changes(frames[k : k + _BLOCK_FRAMES + 1]) for k in range(0, len(frames) - 1, _BLOCK_FRAMES)]
+    differences, distances = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     for k, (difference, distance) in enumerate(zip(differences, distances, strict=True)):
         around = np.delete(differences[max(0, k - _NEIGHBOURS) : k + _NEIGHBOURS + 1], min(k, _NEIGHBOURS))
         usual = float(np.median(around)) if len(around) else 0.0
         other = difference >= _LARGE_DIFFERENCE or (difference >= _LEAST_DIFFERENCE and distance >= _LEAST_HISTOGRAM)
         cuts[k] = other and difference >= _LEAST_CONTRAST * usual
     return cuts
+
+
+def _changes(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return difference and histogram distance of each frame and the next."""
+    differences = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean(axis=(1, 2, 3)) / 255
+    histograms = np.stack([_histogram(frame) for frame in frames])
+    return differences, np.abs(np.diff(histograms, axis=0)).sum(axis=1) / 2
 
 
 def _histogram(frame: np.ndarray) -> np.ndarray:
@@ -161,7 +170,16 @@ def cleaned(
         count = shot.stop - shot.first
         if count < least_frames or count < least_s * fps:
             continue
-        grey = frames[shot.first : shot.stop] @ np.array([0.299, 0.587, 0.114])
-        if grey.max() - grey.min() >= least_range:
+        if _grey_range(frames[shot.first : shot.stop]) >= least_range:
             kept.append(shot)
     return kept
+
+
+def _grey_range(frames: np.ndarray) -> float:
+    """Return how far the brightest and the darkest grey value of all frames are apart."""
+    weights = np.array([0.299, 0.587, 0.114])
+    darkest, brightest = np.inf, -np.inf
+    for k in range(0, len(frames), _BLOCK_FRAMES):
+        grey = frames[k : k + _BLOCK_FRAMES] @ weights
+        darkest, brightest = min(darkest, grey.min()), max(brightest, grey.max())
+    return float(brightest - darkest)

@@ -19,7 +19,7 @@ class Modality(NamedTuple):
 
     Args:
         limits: a frozen dataclass of what a medium may be; every field has a default.
-        check: reference, limits -> shape of what `load` returns; refuses bad media without decoding them.
+        check: reference, limits -> shape of what `load` returns; refuses bad media, decoding as little as that takes.
         load: reference, limits -> decoded medium, ready for a processor.
         messages: reference -> content part of a chat template.
         render: reference, limits -> something a person can look at, as a `data:` URI.
@@ -56,8 +56,11 @@ def limits_below(
         common: values for every kind that has a limit of this name.
 
     Raises:
-        ConfigError: no kind has a limit of this name.
+        ConfigError: no kind has a limit of this name; `own` names a kind that is not there.
     """
+    if own is not None and not own.keys() <= MODALITIES.keys():
+        unknown = min(own.keys() - MODALITIES.keys())
+        raise ConfigError(f"there is no kind of media {unknown!r}; there are {', '.join(MODALITIES)}")
     fields = {kind: {field.name for field in dataclasses.fields(row.limits)} for kind, row in MODALITIES.items()}
     known = set().union(*fields.values())
     if not common.keys() <= known:

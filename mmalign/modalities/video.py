@@ -17,7 +17,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.modalities import motion, showing, video_source
 from mmalign.modalities.clips import Thumbnails
 from mmalign.modalities.fetch import MediaLimits
-from mmalign.modalities.sampling import Sampling
+from mmalign.modalities.sampling import Sampling, spread_over
 
 _MOST_PLAYED = 24
 _LONGEST_PLAY_S = 6.0
@@ -68,7 +68,9 @@ class ClipShape:
         frames, width, height: of the decoded clip, upright and resized.
         source_fps: frames per second of the file (of a folder of frames: as if one second each).
         source_frames: number of frames of the whole file.
-        duration_s: of the part that is meant.
+        duration_s: time that the frames stand for: the part that is meant, for sampling "uniform" and "fps"; otherwise,
+            and for frames that a row lists, as many times their mean distance as there are frames.
+        source_width, source_height: of the frames of the file, upright.
         timestamps_s: when each frame is shown, in seconds since the first frame of the file. Frames that are chosen by
             sharpness are known when they are decoded only; here stand the middles of what they are chosen from.
     """
@@ -79,6 +81,8 @@ class ClipShape:
     source_fps: float
     source_frames: int
     duration_s: float
+    source_width: int
+    source_height: int
     timestamps_s: tuple[float, ...]
 
 
@@ -149,7 +153,8 @@ def playable(
 ) -> str | None:
     """Return the video as a small animated WebP that every browser plays without a server, whatever its codec.
 
-    Up to 24 frames, evenly spread over what is meant, played at the speed of the video or in 6 seconds if it is longer.
+    Up to 24 frames, evenly spread over what is meant or over the frames that the row lists, played at the speed of the
+    video or in 6 seconds if it is longer.
 
     Args:
         max_bytes: longest `data:` URI that is returned.
@@ -163,8 +168,9 @@ def playable(
     """
     spread = replace(limits, sampling=Sampling(policy="uniform", frames=_MOST_PLAYED), max_total_pixels=None)
     clip = load(ref, spread, max_pixels, field=field)
-    length_ms = round(1000 * min(clip.duration_s, _LONGEST_PLAY_S) / len(clip.indices))
-    return showing.animation(clip.frames, [max(20, length_ms)] * len(clip.indices), max_bytes)
+    frames = clip.frames[spread_over(range(len(clip.indices)), _MOST_PLAYED)]
+    length_ms = round(1000 * min(clip.duration_s, _LONGEST_PLAY_S) / len(frames))
+    return showing.animation(frames, [max(20, length_ms)] * len(frames), max_bytes)
 
 
 def perturb(clip: Clip, how: str, *, seed: int, strength: float = 0.5) -> Clip:

@@ -19,8 +19,8 @@ from mmalign.modalities.clips import Refused, Want, require_size
 from mmalign.modalities.packets import index_of, open_container, picture_stream
 from mmalign.modalities.sampling import Timeline
 
-_DECORDS_OWN = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
-"""Containers in which decord finds the frames it is asked for. In MPEG-TS it gives others, without a word."""
+_DECORDS_OWN = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+"""Containers in which decord finds the frames it is asked for. In MPEG-TS it gives others; of AVI it has no times."""
 
 _DECORDS_MOST_BYTES = 512 << 20
 """decord decodes ahead of a slow reader without bound: all frames of the file may lie in memory at once."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
@@ -19,6 +20,11 @@ from mmalign.modalities.image import ImageLimits
 
 if TYPE_CHECKING:
     from mmalign.modalities.video import VideoLimits
+
+
+_MOST_SHAPES = 4096
+_shapes: dict[tuple[Any, Want], tuple[Shape, list[float]]] = {}
+"""What the decoder said of files: rows that are bounded in length ask before every reading, cached frames or not."""
 
 
 def want_of(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None) -> Want:
@@ -51,7 +57,8 @@ def _source(ref: MediaRef, limits: VideoLimits, field: str) -> tuple[str | None,
     """Return the path of a file, or its bytes when it has none."""
     if is_local(ref):
         return local_path(ref, limits, field=field), b""
-    return None, read_bytes(ref, limits, field=field)
+    bounded = dataclasses.replace(limits, max_file_bytes=min(limits.max_file_bytes, decoder.MOST_PIPED_BYTES))
+    return None, read_bytes(ref, bounded, field=field)
 
 
 def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Shape, list[float]]:
@@ -63,8 +70,8 @@ def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[S
     with _refusals(ref, field):
         pictures = frame_refs(ref, limits, field=field)
         if pictures is None:
-            return decoder.shape(*_source(ref, limits, field), want, limits.decode_timeout_s)
-        reader = FrameFiles(pictures, _of_pictures(limits), field=field)
+            return _shape_of_file(_verified(ref, limits, field), want, limits.decode_timeout_s)
+        reader = _reader_of(pictures, limits, field)
         reader.require(clips.candidates(reader, want))
         return clips.shape_of(reader, want), clips.times_of(reader, want)
 
@@ -78,13 +85,11 @@ def take(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Ta
     with _refusals(ref, field):
         pictures = frame_refs(ref, limits, field=field)
         if pictures is not None:
-            reader = FrameFiles(pictures, _of_pictures(limits), field=field)
+            reader = _reader_of(pictures, limits, field)
             sha256 = reader.digest(clips.candidates(reader, want))
             return _kept(limits, sha256, want, lambda: clips.take(reader, want)), sha256
-        source = _source(ref, limits, field)
-        sha256 = hashlib.sha256(source[1]).hexdigest() if source[0] is None else _hash_of(source[0])
-        if ref.sha256 is not None and sha256 != ref.sha256.lower():
-            raise Refused("does not match its sha256", "it changed since it was listed")
+        source = _verified(ref, limits, field)
+        sha256 = _digest_of(*source)
         return _kept(limits, sha256, want, lambda: decoder.take(*source, want, limits.decode_timeout_s)), sha256
 
 
@@ -97,7 +102,7 @@ def thumbnails(ref: MediaRef, limits: VideoLimits, width: int, height: int, fiel
     with _refusals(ref, field):
         pictures = frame_refs(ref, limits, field=field)
         if pictures is not None:
-            return clips.thumbnails(FrameFiles(pictures, _of_pictures(limits), field=field), width, height)
+            return clips.thumbnails(_reader_of(pictures, limits, field), width, height)
         source, timeout_s = _source(ref, limits, field), limits.decode_timeout_s
         return decoder.thumbnails(*source, want_of(ref, limits), timeout_s, width=width, height=height)
 
@@ -115,9 +120,43 @@ def _kept(limits: VideoLimits, sha256: str, want: Want, decode: Callable[[], Tak
     return taken
 
 
-def _hash_of(path: str) -> str:
+def _reader_of(pictures: list[MediaRef], limits: VideoLimits, field: str) -> FrameFiles:
+    return FrameFiles(pictures, _of_pictures(limits), timeout_s=limits.decode_timeout_s, field=field)
+
+
+def _shape_of_file(source: tuple[str | None, bytes], want: Want, timeout_s: float) -> tuple[Shape, list[float]]:
+    """Return the shape of a file; it is asked of the decoder once, and again when the file changed."""
+    path, content = source
+    key = (hashlib.sha256(content).digest() if path is None else _facts(path), want)
+    known = _shapes.get(key)
+    if known is None:
+        known = decoder.shape(path, content, want, timeout_s)
+        if len(_shapes) >= _MOST_SHAPES:
+            _shapes.clear()
+        _shapes[key] = known
+    return known
+
+
+def _verified(ref: MediaRef, limits: VideoLimits, field: str) -> tuple[str | None, bytes]:
+    """Return the source of a file, which is the one that was listed where the row says its digest."""
+    source = _source(ref, limits, field)
+    if ref.sha256 is not None and _digest_of(*source) != ref.sha256.lower():
+        raise Refused("does not match its sha256", "it changed since it was listed")
+    return source
+
+
+def _digest_of(path: str | None, content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest() if path is None else _hash_of(path)
+
+
+def _facts(path: str) -> tuple[str, int, int, int]:
+    """Return what tells a file from itself before a change."""
     facts = os.stat(path)
-    return _hash_as_it_is(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    return path, facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def _hash_of(path: str) -> str:
+    return _hash_as_it_is(*_facts(path))
 
 
 @functools.lru_cache(maxsize=4096)

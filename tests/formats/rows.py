@@ -40,7 +40,7 @@ EVERYTHING = Preference(
     media=(
         MediaRef(kind="image", uri="a/b.jpg", sha256="ab" * 32),
         MediaRef(kind="image", content=png()),
-        MediaRef(kind="video", uri="clip.mp4", span_s=(0.5, 2.25), frame_indices=(0, 7, 11)),
+        MediaRef(kind="video", uri="clip.mp4", frame_indices=(0, 7, 11)),
     ),
     responses=(
         Response.of("best", score=3.5, scores={"helpful": 4.0, "true": 1.0}, model="m-7b", annotator="anna"),
@@ -88,8 +88,9 @@ def media_refs(draw, kind: str | None = None) -> MediaRef:
     }
     where = {form: draw(forms[form])}
     span_s = draw(st.none() | st.tuples(st.floats(0, 5), st.floats(6, 9)))
-    frames = draw(st.none() | st.lists(st.integers(0, 99), max_size=3).map(tuple))
-    return MediaRef(kind=kind, sha256=draw(st.none() | _names), span_s=span_s, frame_indices=frames, **where)
+    frames = None if span_s else draw(st.none() | st.lists(st.integers(0, 99), max_size=3).map(tuple))
+    sha256 = None if form == "frames" else draw(st.none() | _names)
+    return MediaRef(kind=kind, sha256=sha256, span_s=span_s, frame_indices=frames, **where)
 
 
 @st.composite

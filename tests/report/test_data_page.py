@@ -170,8 +170,13 @@ def test_media_that_stand_alone_are_rows_without_answers(tmp_path):
 def test_what_a_check_found_is_told_with_its_units():
     from mmalign.modalities.video import ClipShape
 
-    shape = ClipShape(frames=8, width=448, height=252, source_fps=29.97, source_frames=310, duration_s=10.34375)
-    assert described(shape) == "frames 8, 448 x 252, source fps 29.97, source frames 310, duration 10.34 s"
+    facts = {"source_fps": 29.97, "source_frames": 310, "duration_s": 10.34375}
+    sizes = {"width": 448, "height": 252, "source_width": 896, "source_height": 504}
+    shape = ClipShape(frames=8, **sizes, **facts, timestamps_s=(0.5, 1.0))
+    assert described(shape) == (
+        "frames 8, 448 x 252, source fps 29.97, source frames 310, duration 10.34 s, source width 896, "
+        "source height 504, timestamps (0.5, 1.0) s"
+    )
     assert described((640, 480)) == "640 x 480"
 
 
