@@ -15,7 +15,7 @@ import numpy as np
 
 from mmalign.engine.arriving import SMALLEST_PIXELS, ArrivingClip, Medium, PixelBounds, Size, has_pixel_bounds, within
 from mmalign.modalities import video
-from mmalign.modalities.clips import frame_size
+from mmalign.modalities.clips import frame_size, pixels_per_frame
 from mmalign.modalities.video import Clip, ClipShape, VideoLimits
 
 
@@ -68,10 +68,7 @@ class Clips:
         self, clip: Clip | ClipShape, size: Size, timestamps_s: Sequence[float], limits: VideoLimits
     ) -> ArrivingClip:
         missing = max(0, self._fewest - len(timestamps_s))
-        most = limits.max_pixels
-        if limits.max_total_pixels is not None:
-            share = max(1, limits.max_total_pixels // len(timestamps_s))
-            most = share if most is None else min(most, share)
+        most = pixels_per_frame(len(timestamps_s), limits)
         return ArrivingClip(
             frames=len(timestamps_s) + missing,
             width=size[0],
