@@ -61,7 +61,7 @@ def tree_attention_mask(
 def tree_positions(batch: TreeBatch, family: Family, inner: nn.Module) -> Tensor:
     """Return position ids: [B, T], or [3, B, T] for mRoPE.
 
-    A response goes on from the largest position of its prompt, as it does in a row of its own.
+    A response goes on from its prompt as it does in a row of its own.
     """
     if family.positions == "mrope" and batch.media:
         return _mrope_positions(batch, inner)
@@ -105,26 +105,29 @@ def _as_given(allowed: Tensor, additive_dtype: torch.dtype | None) -> Tensor:
 
 
 def _mrope_positions(batch: TreeBatch, inner: nn.Module) -> Tensor:
-    """Return [3, B, T]: the model's own positions on the prompts, then counting on from their maximum.
+    """Return [3, B, T]: the model's own positions on the prompts, and counted on from where it puts the next token.
 
-    `get_rope_index` walks over tokens in Python, so it is given the prompts on the CPU.
+    That place is asked for, not computed: behind a video it is not the largest position plus one, because frames far
+    apart in time have larger positions than the text that follows them. `get_rope_index` walks over tokens in Python,
+    so it is given the prompts, each with the first token of its first response, on the CPU.
     """
-    longest = int(batch.prompt_lengths.max())
-    in_prompt = (batch.segment[:, :longest] == 0).cpu()
+    longest = int(batch.prompt_lengths.max()) + 1
+    columns = torch.arange(longest, device=batch.input_ids.device)
+    asked = (columns <= batch.prompt_lengths[:, None]).cpu()
     grids = {
         name: batch.media[name].cpu()
         for name in ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
         if name in batch.media
     }
-    on_prompt, _ = inner.get_rope_index(
+    found, _ = inner.get_rope_index(
         input_ids=batch.input_ids[:, :longest].cpu(),
         mm_token_type_ids=token_types(batch, inner.config)[:, :longest].cpu(),
-        attention_mask=in_prompt.long(),
+        attention_mask=asked.long(),
         **grids,
     )
-    largest = on_prompt.masked_fill(~in_prompt, 0).amax(dim=(0, 2)).to(batch.index.device)
-    counted_on = batch.index - batch.prompt_lengths[:, None] + 1 + largest[:, None]
-    positions = counted_on[None].repeat(3, 1, 1)
+    found = found.to(batch.index.device)
+    next_position = found[0].gather(1, batch.prompt_lengths[:, None])
+    positions = (batch.index - batch.prompt_lengths[:, None] + next_position)[None].repeat(3, 1, 1)
     inside = (batch.segment == 0)[:, :longest]
-    positions[:, :, :longest] = torch.where(inside, on_prompt.to(positions.device), positions[:, :, :longest])
+    positions[:, :, :longest] = torch.where(inside, found, positions[:, :, :longest])
     return positions.masked_fill_(batch.segment == PADDING, 0)

@@ -101,7 +101,8 @@ def video_rows_of(directory, config, root) -> list[Tree]:
     family = family_of(config)
     limits = {"image": ImageLimits(root=root), "video": VideoLimits(root=root)}
     tokenise = Tokeniser(AutoProcessor.from_pretrained(directory), family, limits)
-    wide, tall, longer = (clip(root, *shape) for shape in [(4, 60, 40), (4, 40, 70), (7, 56, 56)])
+    # The last one lasts longer than the text behind it has tokens: its frames then have larger positions than the text.
+    wide, tall, longer = (clip(root, *shape) for shape in [(4, 60, 40), (4, 40, 70), (24, 30, 30)])
     picture = MediaRef(kind="image", content=encoded(noise(50, 30, seed=3)))
     two_turns = [Message.of("user", 0, "look"), Message.of("assistant", "yes"), Message.of("user", "and", 1, "now?")]
     plan = [

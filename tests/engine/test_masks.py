@@ -124,16 +124,16 @@ class MropeModel:
     config = config_of()
 
     def get_rope_index(self, *, input_ids, mm_token_type_ids, attention_mask, image_grid_thw):
-        assert mm_token_type_ids.tolist() == [[0, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0]]
-        assert attention_mask.tolist() == [[1] * 6, [1, 1, 0, 0, 0, 0]]
+        assert mm_token_type_ids.tolist() == [[0, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0]]
+        assert attention_mask.tolist() == [[1] * 7, [1, 1, 1, 0, 0, 0, 0]]
         rows = [
-            [[0, 1, 1, 1, 1, 3], [0, 1, 1, 2, 2, 3], [0, 1, 2, 1, 2, 3]],
-            [[0, 1, 9, 9, 9, 9]] * 3,
+            [[0, 1, 1, 8, 8, 3, 4], [0, 1, 1, 2, 2, 3, 4], [0, 1, 2, 1, 2, 3, 4]],
+            [[0, 1, 2, 9, 9, 9, 9]] * 3,
         ]
         return torch.tensor(rows).transpose(0, 1), None
 
 
-def test_mrope_counts_on_from_the_largest_position_of_each_prompt_on_all_axes():
+def test_mrope_counts_on_where_the_model_puts_the_next_token_whatever_the_largest_position_is():
     family = Family(name="qwen2_vl", positions="mrope", media_inputs=("image_grid_thw",))
     with_image = Tree(
         prompt_ids=ids(5, IMAGE, IMAGE, IMAGE, IMAGE, 6),
@@ -143,7 +143,7 @@ def test_mrope_counts_on_from_the_largest_position_of_each_prompt_on_all_axes():
     batch = collate([with_image, SHORT], family, pad_id=0)
     positions = tree_positions(batch, family, MropeModel())
     assert positions[:, 0].tolist() == [
-        [0, 1, 1, 1, 1, 3, 4, 5, 4],
+        [0, 1, 1, 8, 8, 3, 4, 5, 4],
         [0, 1, 1, 2, 2, 3, 4, 5, 4],
         [0, 1, 2, 1, 2, 3, 4, 5, 4],
     ]
