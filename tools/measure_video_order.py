@@ -43,7 +43,7 @@ from mmalign.miniature.event_rows import Reel
 from mmalign.recipes import asking, train
 from mmalign.recipes.configuration import load_recipe
 
-LEARNED_CLIPS, FRESH_CLIPS, HELD_OUT_CLIPS = 832, 320, 300
+LEARNED_CLIPS, FRESH_CLIPS, HELD_OUT_CLIPS = 1600, 320, 300
 ASKED_ABOUT_OTHER_FILMS = ("sft", "dpo_mixed_sft")
 GREEDY = Sampling(max_new_tokens=24)
 SHUFFLED, BLANK = "shuffled", "blank"
@@ -234,11 +234,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output-dir", type=Path, default=Path("runs/video_order"))
+    names = [run.name for run in CONTINUED]
+    parser.add_argument("--runs", nargs="+", choices=names, default=names, help="continued runs to compare")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; the model is too small for many")
     chosen = parser.parse_args(arguments)
     transformers_logging.disable_progress_bar()
     for seed in chosen.seeds:
-        summary = measure(chosen.output_dir / str(seed), seed=seed, threads=chosen.threads)
+        runs = [run for run in CONTINUED if run.name in chosen.runs]
+        summary = measure(chosen.output_dir / str(seed), seed=seed, threads=chosen.threads, runs=runs)
         print(f"\nSeed {seed}, {sum(summary['seconds'].values()):.0f} s\n\n{table(summary)}\n", flush=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from mmalign.miniature import events
 from mmalign.recipes.recipe_files import write_recipe
 
-SFT_STEPS, SFT_ROWS_PER_STEP = 320, 16
+SFT_STEPS, SFT_ROWS_PER_STEP = 520, 16
 CONTINUED_STEPS, PAIRS_PER_STEP = 40, 16
 
 VIDEO = {"sampling": "uniform", "frames": events.FRAMES}
