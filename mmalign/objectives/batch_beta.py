@@ -55,7 +55,9 @@ class BatchBeta(PairRule):
         deviation = self.deviation or margin.std(correction=0) + _SMALLEST_DEVIATION
         noise = -torch.log(-torch.log((survey.seed + 0.5) / 2**53))
         ticket = noise - 0.5 * ((margin - middle) / deviation) ** 2
-        return ticket.argsort(descending=True).argsort() < int(self.share * len(margin))
+        # At least one, or a step of one pair would teach nothing; 0.29 * 100 is a hair below 29.
+        number = max(1, math.floor(self.share * len(margin) + 1e-9))
+        return ticket.argsort(descending=True).argsort() < number
 
     def _chosen_margins(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Return the margins of the selected pairs, and M_0."""

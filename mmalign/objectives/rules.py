@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from mmalign.objectives.pairwise import PairRule, Pairs
 
@@ -106,5 +107,6 @@ class QualityAndPerformance(PairRule):
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return omega [P]."""
         means = pairs.policy.means()
-        unsettled = torch.sigmoid(self.settled_at - self.beta * (means[:, 0] - means[:, 1]))
-        return torch.sigmoid(self.quality_rate * score_gap(pairs)) * unsettled**self.focus
+        # A power of the logarithm: far beyond settled_at the sigmoid is 0, and a root of 0 has no gradient.
+        unsettled = logsigmoid(self.settled_at - self.beta * (means[:, 0] - means[:, 1]))
+        return torch.sigmoid(self.quality_rate * score_gap(pairs)) * torch.exp(self.focus * unsettled)

@@ -209,3 +209,9 @@ def test_a_margin_is_enough_for_two_responses_but_not_for_a_list():
 
 def test_objectives_that_read_no_scores_take_every_row():
     build([{"name": "dpo"}, {"name": "trpa"}]).require_scores(row(None, None))
+
+
+def test_however_small_the_share_one_pair_of_a_step_is_selected():
+    """Margins 3 and -1; 0.3 of two pairs is less than one, and the loss must be that of one of them."""
+    loss = loss_of(name="beta_dpo", beta=0.5, beta_scaling=0.0, selected_share=0.3)
+    assert min(abs(loss - nls(0.5 * 3)), abs(loss - nls(-0.5))) < 1e-6
