@@ -128,7 +128,7 @@ def gradient_is_exact(spec, responses=3):
 
 
 # What these read off the policy's own responses to weigh their loss passes no gradient, so it is not that of the value.
-# It is checked by hand: test_batchwise.py, test_listwise.py, test_rules.py.
+# It is checked by hand: test_batchwise.py, test_listwise.py, test_pair_rules.py.
 HELD_FIXED = {"aot_unpaired", "wpo", "knowpat", "lcpo"}
 
 
