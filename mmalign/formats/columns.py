@@ -45,6 +45,7 @@ def to_columns(preference: Preference) -> dict[str, Any]:
     """Return the row that holds `preference`; see the head of this module for its columns."""
     order = _placeholder_order(preference.prompt)
     media = [preference.media[index] for index in order]
+    _require_columns_for(media)
     kinds = {index: ref.kind for index, ref in enumerate(preference.media)}
     responses = preference.responses
     row: dict[str, Any] = {
@@ -68,6 +69,13 @@ def to_columns(preference: Preference) -> dict[str, Any]:
         "media_order": order if order != sorted(order) else None,
     }
     return row | {name: value for name, value in facts.items() if value not in (None, [], {})}
+
+
+def _require_columns_for(media: Iterable[MediaRef]) -> None:
+    for ref in media:
+        if ref.kind not in ("image", "video"):
+            hint = "rows hold images and videos; a further kind needs a column of its own in formats/columns.py"
+            raise RowError("rows have no column for this kind of media", field="media", value=ref.kind, hint=hint)
 
 
 def from_columns(row: Mapping[str, Any]) -> Preference:

@@ -319,3 +319,10 @@ def one_fact(name, value):
 def test_a_column_that_is_wrong_is_named(change, message):
     with pytest.raises(RowError, match=message):
         store.from_columns(ROW | change)
+
+
+def test_a_kind_of_media_without_a_column_is_refused_and_not_dropped():
+    sound = MediaRef(kind="sound", uri="a.wav")
+    row = Preference(id="a", prompt=(Message.of("user", 0),), media=(sound,), responses=(Response.of("Birds."),))
+    with pytest.raises(RowError, match="no column for this kind of media.*sound.*formats/columns.py"):
+        store.to_line(row)
