@@ -121,6 +121,19 @@ def quickstart(
     run(output_dir, seed=seed, threads=threads)
 
 
+@app.command(epilog=_examples("mmalign report runs/mine"))
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory: train.output_dir of its recipe.")],
+) -> None:
+    """Write the page of a run as it is now: one that was interrupted, is still running, or is finished.
+
+    A run that ends on its own writes it itself. What the curves say so far is printed too.
+    """
+    from mmalign.recipes.report import run
+
+    run(directory)
+
+
 @app.command(epilog=_examples("mmalign objectives", "mmalign objectives dpo", "mmalign objectives sigmoid_norm"))
 def objectives(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Explain this one. Default: list all.")] = None,
@@ -158,7 +171,7 @@ def show_row(
     max_pixels: Annotated[int | None, typer.Option(help="As data.max_pixels.", min=1)] = None,
     max_length: Annotated[int | None, typer.Option(help="As data.max_length.", min=1)] = None,
     sampling: Annotated[str, typer.Option(help="As data.video.sampling: which frames of videos.")] = "fps",
-    fps: Annotated[float, typer.Option(help="As data.video.fps.", min=0.001)] = 2.0,
+    fps: Annotated[float | None, typer.Option(help="As data.video.fps, for --sampling fps.", min=0.001)] = None,
     frames: Annotated[int, typer.Option(help="As data.video.frames.", min=1)] = 32,
     allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
 ) -> None:
@@ -170,7 +183,7 @@ def show_row(
     from mmalign.recipes.data_show import show
 
     how = {"max_pixels": max_pixels, "max_length": max_length, "allow_network": allow_network}
-    how["sampling"] = Sampling(policy=sampling, fps=fps, frames=frames)
+    how["sampling"] = Sampling.of(sampling, frames=frames, fps=fps)
     if not show(path, row=row, model=model, format=format, root=root, **how):
         raise typer.Exit(1)
 

@@ -37,6 +37,7 @@ def test_version(run):
         (["train"], "accelerate launch --config_file configs/accelerate/ddp.yaml -m mmalign train mine.yaml"),
         (["plan"], "mmalign plan mine.yaml data.max_pixels=200704"),
         (["quickstart"], "mmalign quickstart --seed 3"),
+        (["report"], "mmalign report runs/mine"),
         (["schema"], "mmalign schema > recipe.schema.json"),
         (["objectives"], "mmalign objectives sigmoid_norm"),
         (["data", "show"], "mmalign data show rows.json --row 7 --model DIR"),
@@ -52,7 +53,7 @@ def test_help_teaches_by_example(run, arguments, lesson):
 
 def test_no_verb_shows_the_verbs(run):
     _, out, err = run()
-    for verb in ("train", "plan", "quickstart", "objectives", "schema", "data"):
+    for verb in ("train", "plan", "quickstart", "report", "objectives", "schema", "data"):
         assert verb in out + err
 
 
@@ -65,6 +66,7 @@ def test_no_verb_shows_the_verbs(run):
         (["train", "x.yaml", "--resmue"], "No such option"),
         (["plan", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
         (["data", "show", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["report", "nowhere"], "error: there is no run directory 'nowhere'"),
         (["objectives", "dop"], "error: unknown objective 'dop'; did you mean 'dpo'?"),
     ],
 )

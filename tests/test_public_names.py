@@ -22,7 +22,8 @@ KEYS = {
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
     "data": "train eval root format min_pixels max_pixels video max_length max_refused_share allow_http num_workers",
-    "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s cache_dir cache_max_gb",
+    "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s decode_memory_gb "
+    "cache_dir cache_max_gb",
     "objective": "name weight",
     "train": "output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
     "max_tokens_per_batch learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay adam_beta1 "
@@ -33,6 +34,7 @@ VERBS = {
     "train": "config overrides --resume",
     "plan": "config overrides --memory-gb",
     "quickstart": "--output-dir --seed --threads",
+    "report": "directory",
     "objectives": "name",
     "schema": "",
     "data show": "path --row --model --format --root --max-pixels --max-length --sampling --fps --frames "

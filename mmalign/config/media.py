@@ -37,8 +37,7 @@ def what_is_seen(config: DataConfig) -> dict[str, Any]:
 
 
 def _sampling(config: VideoConfig) -> Sampling:
-    rate = {} if config.fps is None else {"fps": config.fps}
-    return Sampling(policy=config.sampling, frames=config.frames, **rate)
+    return Sampling.of(config.sampling, frames=config.frames, fps=config.fps)
 
 
 def _of_videos(config: VideoConfig) -> dict[str, Any]:
@@ -48,6 +47,7 @@ def _of_videos(config: VideoConfig) -> dict[str, Any]:
         "max_pixels": config.max_pixels,
         "max_total_pixels": config.max_total_pixels,
         "decode_timeout_s": config.decode_timeout_s,
+        "decode_memory_bytes": int(config.decode_memory_gb * 10**9),
         "cache_dir": config.cache_dir,
         "cache_max_bytes": int((config.cache_max_gb or DEFAULT_CACHE_GB) * 10**9),
     }

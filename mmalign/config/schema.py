@@ -97,6 +97,8 @@ class VideoConfig(Section):
     """Most pixels of all frames of one video together. Default: no limit but the two above."""
     decode_timeout_s: Positive = 60.0
     """A video that takes longer to decode is refused."""
+    decode_memory_gb: Annotated[float, Field(ge=0.5)] = 4.0
+    """Memory of one process that decodes, in units of 10^9 bytes; every loading process has one beside it."""
     cache_dir: str | None = None
     """Directory that keeps decoded frames between epochs and runs. Default: no cache."""
     cache_max_gb: Positive | None = None

@@ -35,6 +35,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     _print_rows(plan, console)
     _print_batches(plan, console)
     _print_memory(plan, console)
+    _print_decoders(plan, console)
     _print_changes(plan, console)
 
 
@@ -95,6 +96,19 @@ def _print_memory(plan: Plan, console: Console) -> None:
     total = plan.footprint.total + RUNTIME_BYTES
     table.add_row(f"[bold]{_size(total)}[/bold]", "[bold]in all[/bold]", f"of {_size(memory)} ({whose})")
     console.print(table)
+
+
+def _print_decoders(plan: Plan, console: Console) -> None:
+    """Say what decoding may take: a bound, which few videos come near, and so no part of the prediction."""
+    decoders = plan.decoders
+    if not decoders.processes:
+        return
+    processes = "1 process" if decoders.processes == 1 else f"{decoders.processes} processes"
+    each = f"each at most data.video.decode_memory_gb = {decoders.bytes_each / 1e9:g}"
+    left = f"of {_size(decoders.free_bytes)} that this machine has left"
+    console.print(f"beside it, {processes} decoding videos may take up to {_size(decoders.bytes)} {left}; {each}")
+    if decoders.bytes > decoders.free_bytes:
+        console.print("[yellow]That is more than there is: lower data.video.decode_memory_gb or data.num_workers.[/]")
 
 
 def _print_changes(plan: Plan, console: Console) -> None:

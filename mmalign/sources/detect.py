@@ -31,7 +31,7 @@ from mmalign.sources import (
     vistadpo,
 )
 from mmalign.sources.meaning import Watched, require_meaning_read, with_common_columns
-from mmalign.sources.quarantine import Refusal
+from mmalign.sources.quarantine import Refusal, RefusedRow
 from mmalign.sources.read import RawRow, read_raw
 from mmalign.sources.soundness import (
     require_compared,
@@ -177,22 +177,49 @@ def read(
         DataError: the file cannot be read any further, or `format` names no format.
     """
 
-    def refuse(file: str, row: int, error: RowError) -> None:
-        on_refused(Refusal.of(file, row, error))
+    for row in every_row(path, format=format, allow_network=allow_network):
+        if isinstance(row, RefusedRow):
+            on_refused(row.refusal)
+        else:
+            yield row
 
+
+def every_row(
+    path: str | os.PathLike[str], *, format: str | None = None, allow_network: bool = False
+) -> Iterator[Preference | RefusedRow]:
+    """Yield what stands at every place of a file, folder or hub id, in order: the preference, or why there is none.
+
+    Arguments, ids and errors as those of `read`.
+    """
     if format:
         named(format)
+    broken: list[RefusedRow] = []
+
+    def on_broken(file: str, row: int, error: RowError) -> None:
+        broken.append(RefusedRow(Refusal.of(file, row, error), {}))
+
     seen: set[int] = set()
-    for raw in read_raw(path, on_broken=refuse, allow_network=allow_network):
-        try:
-            preference = parse(raw, format)
-        except RowError as error:
-            refuse(raw.file, raw.row, error)
-            continue
-        while hash(preference.id) in seen:
-            preference = dataclasses.replace(preference, id=f"{preference.id} ({raw.file}:{raw.row})")
-        seen.add(hash(preference.id))
-        yield preference
+    try:
+        for raw in read_raw(path, on_broken=on_broken, allow_network=allow_network):
+            yield from broken
+            broken.clear()
+            yield _row(raw, format, seen)
+    except DataError:  # what was broken before the file ended is known all the same
+        yield from broken
+        raise
+    yield from broken
+
+
+def _row(raw: RawRow, format: str | None, seen: set[int]) -> Preference | RefusedRow:
+    """Return what a raw row is, its id made to differ from those that were seen."""
+    try:
+        preference = parse(raw, format)
+    except RowError as error:
+        return RefusedRow(Refusal.of(raw.file, raw.row, error), raw.values)
+    while hash(preference.id) in seen:
+        preference = dataclasses.replace(preference, id=f"{preference.id} ({raw.file}:{raw.row})")
+    seen.add(hash(preference.id))
+    return preference
 
 
 def _own_id(values: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from mmalign.formats.preference import Preference, Response
 from mmalign.sources.candidates import PAIR_SCORES, pair_scores
 from mmalign.sources.turns import or_nothing
 
-_MEDIA = ("image", "images", "img_path", "image_path", "video", "videos", "video_path")
+_MEDIA = ("image", "images", "img_path", "image_path", "video", "videos", "video_path", "media")
 _REJECTED_MEDIA = ("rejected_images", "rejected_videos")
 _PAIR_SCORE_COLUMNS = tuple(name for pair in PAIR_SCORES for name in pair)
 MEANINGFUL = (*_MEDIA, *_REJECTED_MEDIA, "system", "history", "margin", "is_tie", *_PAIR_SCORE_COLUMNS)

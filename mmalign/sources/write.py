@@ -191,11 +191,13 @@ def _require_sayable(preference: Preference, to: str) -> None:
 
 
 def _require_sayable_medium(ref: MediaRef, to: str) -> None:
-    """Refuse a video of which the other format would show more, or nothing: the answers speak of the part.
+    """Refuse a kind of media that the other format does not know, and a video of which it would show more, or nothing.
 
     Raises:
         RowError: it would.
     """
+    if ref.kind not in TAG_OF:
+        raise RowError(f"{to} cannot hold this kind of media", field="media", value=ref.kind)
     if ref.kind == "video" and (ref.span_s is not None or ref.frame_indices is not None):
         part = ref.span_s if ref.span_s is not None else ref.frame_indices
         raise RowError(f"{to} cannot say that a part of the video is meant", field="videos", value=part)

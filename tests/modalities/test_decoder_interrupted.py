@@ -103,7 +103,7 @@ def test_a_timer_that_fires_behind_the_answer_refuses_no_other_file(folder, fres
 
 
 def test_a_child_without_memory_for_a_request_ends_at_once(folder, fresh, monkeypatch):
-    monkeypatch.setattr(decoder, "MEMORY_BYTES", 200 << 20)
+    monkeypatch.setattr(decoder, "_PROGRAM", decoder._PROGRAM.replace("int(sys.argv[2])", str(200 << 20)))
     large = MediaRef(kind="video", content=(folder / "good.mp4").read_bytes() + bytes(300 << 20))
     started = time.monotonic()
     with pytest.raises(RowError, match="video crashes the decoder .*ended with status 1"):
@@ -112,10 +112,10 @@ def test_a_child_without_memory_for_a_request_ends_at_once(folder, fresh, monkey
     assert numbers("good.mp4", limits_in(folder)) == [5, 6, 7]
 
 
-def test_bytes_are_bounded_below_the_memory_of_the_child(folder, monkeypatch):
+def test_bytes_are_bounded_below_the_memory_of_the_child(folder):
     content = Path(folder / "good.mp4").read_bytes()
-    monkeypatch.setattr(decoder, "MOST_PIPED_BYTES", len(content) - 1)
+    limits = limits_in(folder, decode_memory_bytes=4 * (len(content) - 1))
     for verb in (video.check, video.load):
         with pytest.raises(RowError, match=f"video file is too large .*at most {len(content) - 1:,} bytes are read"):
-            verb(MediaRef(kind="video", content=content), limits_in(folder))
+            verb(MediaRef(kind="video", content=content), limits)
     assert video.check(ref("good.mp4"), limits_in(folder)).frames == 3

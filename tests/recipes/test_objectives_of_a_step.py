@@ -7,14 +7,14 @@ from zlib import crc32
 import pytest
 from pictures import encoded, noise
 from training_runs import (
+    CutInFours,
     assert_close,
     assert_same_weights,
     final_weights,
-    in_processes,
     metrics,
+    on_two_ranks,
     recipe,
     run,
-    write_rows,
 )
 
 from mmalign.formats.media import MediaRef
@@ -34,26 +34,13 @@ EVERY_KIND = [
     {"name": "lcpo", "beta": 0.5},
     {"name": "beta_dpo", "beta": 0.5},
 ]
-CUTS = {
-    "one batch": {"train__per_device_train_batch_size": 4, "train__gradient_accumulation_steps": 1},
-    "four batches": {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 4},
-    "two ranks": {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 2},
-}
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory, tiny_model):
     """Six rows a pass of four and two: the short step leaves a second rank with one row."""
     directory = tmp_path_factory.mktemp("rows")
-    rows = write_rows(directory / "rows", 6, text_only=(1, 3))
-    held_out = write_rows(directory / "held_out", 3, text_only=(0,))
-
-    def make(output_dir, cut, **changes):
-        steps = {"train__shuffle": False, "train__max_steps": 4, "train__save_steps": 2, "data__eval": str(held_out)}
-        changes = {"objective": EVERY_KIND, **CUTS[cut], **steps, **changes}
-        return recipe(tiny_model("qwen2_5_vl"), rows, output_dir, **changes)
-
-    return make
+    return CutInFours(tiny_model("qwen2_5_vl"), directory, 6, text_only=(1, 3), objective=EVERY_KIND)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +59,7 @@ def test_a_step_cut_into_micro_batches_learns_the_same(tmp_path, settings, whole
 
 @pytest.mark.slow
 def test_two_ranks_learn_the_same(tmp_path, settings, whole):
-    in_processes(settings(tmp_path / "run", "two ranks"), ranks=2)
+    on_two_ranks(settings(tmp_path / "run", "two ranks"))
     assert_close(metrics(tmp_path / "run")[:1], metrics(whole)[:1], 1e-5)
     assert_close(metrics(tmp_path / "run"), metrics(whole), 5e-4)
 

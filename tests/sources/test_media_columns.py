@@ -88,7 +88,7 @@ def test_our_own_rows_name_a_medium_by_its_kind_alone():
     row = EXAMPLES["mmalign", "three responses with scores"]
     part = {"type": "video", "video": "a.avi", "video_start": 1.0}
     row = row | {"prompt": [{"role": "user", "content": [part]}], "videos": ["a.avi"]}
-    with pytest.raises(RowError, match=r"prompt\[0\].content: a part must be a text, an image or a video"):
+    with pytest.raises(RowError, match=r"prompt\[0\].content: a part must be a text or a medium"):
         preference(row)
 
 
