@@ -114,6 +114,8 @@ def prepare_rows(
             config=config.data,
             tokeniser=tokeniser,
             responses_read=objective.responses_read,
+            views=objective.views,
+            read_in=objective.read_in,
             require=objective.require_scores,
             reads=objective.description,
             directory=run.data,
@@ -150,8 +152,10 @@ def reader_of(rows: PreparedRows, tokeniser: Tokeniser, objective: Objective, *,
     """Return what turns row numbers into micro-batches; rows that are read more than once stay tokenised."""
     return BatchReader(
         rows=rows,
-        tokenise=tokeniser,
+        tokenise=tokeniser.trees,
         responses_read=objective.responses_read,
+        views=objective.views,
+        read_in=objective.read_in,
         family=tokeniser.family,
         pad_id=tokeniser.pad_id,
         kept=KeptTrees(_KEPT_TREES_BYTES if read_again else 0),
@@ -190,7 +194,7 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
     ranks, train = learner.accelerator.num_processes, config.train
     engine = learner.accelerator.unwrap_model(learner.policy).engine
     sampler = StepSampler(
-        lengths=rows.train.tokens(engine),
+        lengths=rows.train.padded_tokens(engine),
         per_device_rows=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
         world_size=ranks,
@@ -224,7 +228,7 @@ def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: s
     if rows.held_out is None:
         return None
     sampler = StepSampler(
-        lengths=rows.held_out.tokens(engine),
+        lengths=rows.held_out.padded_tokens(engine),
         per_device_rows=config.train.per_device_eval_batch_size or config.train.per_device_train_batch_size,
         world_size=learner.accelerator.num_processes,
         shuffle=False,

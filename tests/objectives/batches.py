@@ -81,7 +81,7 @@ def step_loss(objective, policy, reference, facts):
 
 def select(logps, groups):
     """Return the log-probs of some groups."""
-    return GroupLogps(*(None if value is None else value[groups] for value in vars(logps).values()))
+    return logps.mapped(lambda value: value[groups])
 
 
 def select_facts(facts, groups):
@@ -91,7 +91,7 @@ def select_facts(facts, groups):
 
 def swapped(logps):
     """Return the log-probs with the order of responses turned round."""
-    return GroupLogps(*(None if value is None else value.flip(1) for value in vars(logps).values()))
+    return logps.mapped(lambda value: value.flip(1))
 
 
 def cut_loss(objective, policy, reference, facts, cuts):
