@@ -34,6 +34,7 @@ from mmalign.train.loop import Course, Split
 from mmalign.train.metrics import read_metrics
 from mmalign.train.optim import build_optimizer, build_schedule
 from mmalign.train.prepare import Preparation, prepare
+from mmalign.train.reliance import Looking, looking
 from mmalign.train.resume import load_checkpoint
 from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
@@ -209,11 +210,13 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
         fingerprints["held_out_rows"] = rows.held_out.fingerprint
     if config.model.reference is not None:
         fingerprints["reference"] = fingerprint.of_model(config.model.reference)
+    held_out = held_out_split(config, rows, learner, engine)
     return Course(
         train=Split(
             reader_of(rows.train, rows.train_tokeniser, learner.objective, read_again=read_again), sampler, learner
         ),
-        held_out=held_out_split(config, rows, learner, engine),
+        held_out=held_out,
+        looking=None if held_out is None else looked_at(config, held_out, rows.held_out_tokeniser),
         config=train,
         data=config.data,
         total_steps=total_steps,
@@ -237,6 +240,12 @@ def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: s
     read_again = config.train.eval_steps is not None
     reader = reader_of(rows.held_out, rows.held_out_tokeniser, learner.objective, read_again=read_again)
     return Split(reader, sampler, learner)
+
+
+def looked_at(config: RecipeConfig, held_out: Split, tokeniser: Tokeniser) -> Looking | None:
+    """Return the held-out rows on which image reliance is measured, None where none has media."""
+    keep_bytes = _KEPT_TREES_BYTES if config.train.eval_steps is not None else 0
+    return looking(held_out.reader, held_out.sampler, tokeniser, keep_bytes=keep_bytes)
 
 
 def continue_or_begin(course: Course, *, resume: bool) -> Position:

@@ -179,18 +179,18 @@ def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, Group
 
 def _policy_logps(learner: Learner, batch: TreeBatch) -> GroupLogps:
     if not learner.objective.needs_purity:
-        return _group(learner.policy(batch), batch)
+        return groups_of(learner.policy(batch), batch)
     token_logps, log_purity = learner.policy(batch, with_purity=True)
-    return _group(token_logps, batch, log_purity)
+    return groups_of(token_logps, batch, log_purity)
 
 
 def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> GroupLogps | None:
     if not learner.objective.needs_reference:
         return None
     if loaded.is_filler and not learner.reference.models:  # no table knows fillers
-        return _group(torch.zeros(batch.response_mask.shape, device=batch.input_ids.device), batch)
+        return groups_of(torch.zeros(batch.response_mask.shape, device=batch.input_ids.device), batch)
     with learner.accelerator.autocast():
-        return _group(learner.reference(batch), batch)
+        return groups_of(learner.reference(batch), batch)
 
 
 def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[str, float]:
@@ -221,7 +221,7 @@ def facts_of(batch: TreeBatch) -> GroupFacts:
     )
 
 
-def _group(token_logps: Tensor, batch: TreeBatch, log_purity: Tensor | None = None) -> GroupLogps:
+def groups_of(token_logps: Tensor, batch: TreeBatch, log_purity: Tensor | None = None) -> GroupLogps:
     """Return log-probs of the rows of a batch as those of its groups, with their views."""
     mask = batch.response_mask
     tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
