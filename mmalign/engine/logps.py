@@ -14,8 +14,8 @@ docs/benchmarks.md, "Log-probs of response tokens".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ class GroupLogps:
         token_weights: fp32 [B, K, T] or None; the weight of each token in `sums` and `means`.
         tokens: int64 [B, K, T] or None; ids of the tokens.
         log_purity: fp32 [B, K, T] or None; log sum_v p(v)^2 of the distribution that gives each token, no gradient.
+        views: the same groups in other views, by name; responses that are not read of a view have no token there.
     """
 
     token_logps: Tensor
@@ -48,6 +49,12 @@ class GroupLogps:
     token_weights: Tensor | None = None
     tokens: Tensor | None = None
     log_purity: Tensor | None = None
+    views: Mapping[str, GroupLogps] = field(default_factory=dict)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> GroupLogps:
+        """Return the log-probs with every tensor changed, those of the views included."""
+        changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed, views={name: view.mapped(change) for name, view in self.views.items()})
 
     def sums(self) -> Tensor:
         """Return the log-prob of each response [B, K]: summed over its tokens, times their weights if any."""

@@ -119,7 +119,8 @@ class ReferenceTable:
                     f"reference table {self.directory} has no log-probs of row {show(row_id)} yet; precompute it first"
                 )
             row = torch.from_numpy(np.array(self._values[self._starts[number] : self._starts[number + 1]]))
-            for k, response in enumerate(row.split([length for length in lengths if length])):
+            present = [k for k, length in enumerate(lengths) if length]
+            for k, response in zip(present, row.split([lengths[k] for k in present]), strict=True):
                 cells[b, k, : len(response)] = response
         return cells
 

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any
 
+from mmalign.engine.views import CONTRASTS
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.divergences import DIVERGENCES
 from mmalign.pairs.ranking import PAIRINGS
@@ -131,6 +132,20 @@ OPTIONS: Mapping[str, Option] = {
     "reliability_rate": number("how far a step moves the reliability of an annotator", at_least=0, at_most=1),
     "dpo_weight": number("weight of the dpo term", at_least=0),
     "bco_weight": number("weight of the bco_pair term", at_least=0),
+    "contrast": choice("how the media of the row are changed for the view that it is compared with", CONTRASTS),
+    "visual_weight": number("weight of the comparison with changed media", at_least=0),
+    "visual_share": number("share of the comparison with changed media; the rest is dpo's", above=0, below=1),
+    "anchor_weight": number("weight of the term that keeps the better response above the reference", at_least=0),
+    "anchor": number("by how much beta R of the better response must lead in that term"),
+    "anchor_beta": number("beta of the terms that keep good responses above the reference", above=0),
+    "guidance": number("how often the media count in the policy's log-probs; 1 is plain dpo", at_least=1),
+    "symmetry_weight": number("weight of the comparisons of two good responses under either picture", at_least=0),
+    "margin_weight": number("weight of the squared difference of the margins under the two pictures", at_least=0),
+    "irrelevant_share": number("share of the last, irrelevant response in what is pushed down", at_least=0, at_most=1),
+    "video_weight": number("weight of the comparison with a video of drawn values", at_least=0),
+    "clip_weight": number("weight of the comparison of the clips that the tags clip_w and clip_l name", at_least=0),
+    "frame_weight": number("weight of the comparison of the tagged frame with and without its box", at_least=0),
+    "other_text": choice("which response is scored under the other media", ("rejected", "chosen")),
 }
 
 

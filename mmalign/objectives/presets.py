@@ -17,6 +17,7 @@ from mmalign.objectives.presets_free import FREE_PRESETS
 from mmalign.objectives.presets_lists import LIST_PRESETS
 from mmalign.objectives.presets_ratio import RATIO_PRESETS
 from mmalign.objectives.presets_sides import SIDES_PRESETS
+from mmalign.objectives.presets_visual import VISUAL_PRESETS
 from mmalign.objectives.presets_weighed import WEIGHED_PRESETS
 
 GROUPS: Mapping[str, tuple[Preset, ...]] = {
@@ -25,6 +26,7 @@ GROUPS: Mapping[str, tuple[Preset, ...]] = {
     "without a reference": FREE_PRESETS,
     "pairs that count unequally": WEIGHED_PRESETS,
     "whole lists": LIST_PRESETS,
+    "under changed media": VISUAL_PRESETS,
 }
 
 PRESETS: Mapping[str, Preset] = {preset.name: preset for group in GROUPS.values() for preset in group}

@@ -19,6 +19,7 @@ from mmalign.sources.quarantine import Quarantine
 from mmalign.train.loader import LoadedBatch, load_ahead
 from mmalign.train.loop import Course, Split
 from mmalign.train.progress import Counting
+from mmalign.train.rows import PreparedRows
 from mmalign.train.runtime import is_sharded
 from mmalign.train.step import Learner
 from mmalign.train.vanished import record, require_few
@@ -99,7 +100,7 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
         },
     )
     # Nobody writes before everybody has asked: ranks share out the rows that they found missing.
-    missing = table.missing()
+    missing = _rows_missing(table, rows)
     accelerator.wait_for_everyone()
     if missing:
         sampler = replace(split.sampler, lengths=[split.sampler.lengths[row] for row in missing], shuffle=False)
@@ -116,7 +117,7 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
                 record(loaded.refused, refused)
                 _write_reference(table, split.learner, loaded)
         accelerator.wait_for_everyone()
-    left_out = frozenset(table.missing())
+    left_out = frozenset(_rows_missing(table, rows))
     require_few(
         f"reference log-probs of {name} rows",
         len(left_out),
@@ -126,6 +127,11 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
     )
     reader = replace(split.reader, left_out=left_out)
     return Split(reader, split.sampler, replace(split.learner, reference=Precomputed(table)))
+
+
+def _rows_missing(table: ReferenceTable, rows: PreparedRows) -> list[int]:
+    """Return the numbers of the rows that the table misses in some view, in ascending order."""
+    return sorted({number // (1 + len(rows.views)) for number in table.missing()})
 
 
 def _write_reference(table: ReferenceTable, learner: Learner, loaded: LoadedBatch) -> None:

@@ -179,25 +179,25 @@ def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, Group
 
 def _policy_logps(learner: Learner, batch: TreeBatch) -> GroupLogps:
     if not learner.objective.needs_purity:
-        return _group(learner.policy(batch), batch)
+        return groups_of(learner.policy(batch), batch)
     token_logps, log_purity = learner.policy(batch, with_purity=True)
-    return replace(_group(token_logps, batch), log_purity=log_purity)
+    return groups_of(token_logps, batch, log_purity)
 
 
 def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> GroupLogps | None:
     if not learner.objective.needs_reference:
         return None
     if loaded.is_filler and not learner.reference.models:  # no table knows fillers
-        return _group(torch.zeros(batch.response_mask.shape, device=batch.input_ids.device), batch)
+        return groups_of(torch.zeros(batch.response_mask.shape, device=batch.input_ids.device), batch)
     with learner.accelerator.autocast():
-        return _group(learner.reference(batch), batch)
+        return groups_of(learner.reference(batch), batch)
 
 
 def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[str, float]:
     """Return for each term of the objective its counts, summed over all micro-batches of all ranks."""
     counts: dict[str, float] = {}
     for one in loaded:
-        lengths = one.batch.response_lengths
+        lengths = one.batch.response_lengths[: one.batch.groups]
         for name, values in learner.objective.counts(facts_of(one.batch), lengths).items():
             counts[name] = counts.get(name, 0.0) + (0.0 if one.is_filler else float(values.double().sum()))
     if learner.accelerator.num_processes > 1:
@@ -208,22 +208,29 @@ def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[st
 
 def facts_of(batch: TreeBatch) -> GroupFacts:
     """Return what is known of the batch's groups before any forward."""
-    device = batch.weight.device
+    device, groups = batch.weight.device, slice(batch.groups)
+    ids, tags = batch.ids[groups], batch.tags[groups]
     return GroupFacts(
-        levels=batch.levels,
-        weight=batch.weight,
-        margin=batch.margin,
-        response_mask=batch.response_lengths > 0,
-        scores=batch.scores,
-        seed=torch.tensor([crc32(name.encode()) for name in batch.ids], device=device),
-        annotator=torch.tensor([crc32(tags.get("annotator", "").encode()) for tags in batch.tags], device=device),
+        levels=batch.levels[groups],
+        weight=batch.weight[groups],
+        margin=batch.margin[groups],
+        response_mask=batch.response_lengths[groups] > 0,
+        scores=batch.scores[groups],
+        seed=torch.tensor([crc32(name.encode()) for name in ids], device=device),
+        annotator=torch.tensor([crc32(one.get("annotator", "").encode()) for one in tags], device=device),
     )
 
 
-def _group(token_logps: Tensor, batch: TreeBatch) -> GroupLogps:
+def groups_of(token_logps: Tensor, batch: TreeBatch, log_purity: Tensor | None = None) -> GroupLogps:
+    """Return log-probs of the rows of a batch as those of its groups, with their views."""
     mask = batch.response_mask
     tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
-    return GroupLogps(token_logps=token_logps, mask=mask, token_weights=batch.token_weights, tokens=tokens)
+    rows = GroupLogps(token_logps, mask, batch.token_weights, tokens, log_purity)
+    own, *others = (
+        rows.mapped(lambda value, start=start: value[start : start + batch.groups])
+        for start in range(0, len(mask), batch.groups)
+    )
+    return replace(own, views={view.name: seen for view, seen in zip(batch.views, others, strict=True)})
 
 
 def _clip(learner: Learner) -> Tensor | float:
@@ -254,8 +261,9 @@ def _require_finite(
     """All ranks come to the same verdict, because both numbers are sums over ranks."""
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
-    bad = [one.batch.ids for one, value in zip(loaded, losses, strict=True) if not torch.isfinite(value)]
-    suspects = bad or [one.batch.ids for one in loaded if not one.is_filler]
+    groups = [one.batch.ids[: one.batch.groups] for one in loaded]
+    bad = [ids for ids, value in zip(groups, losses, strict=True) if not torch.isfinite(value)]
+    suspects = bad or [ids for ids, one in zip(groups, loaded, strict=True) if not one.is_filler]
     ids = gather_object([name for names in suspects for name in names])
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         outcome = "DeepSpeed has taken the step inside its backward pass, so the weights in memory are spoilt"

@@ -8,7 +8,12 @@ import torch
 
 from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.comparison import GroupFacts
+from mmalign.objectives.compose import build
+from mmalign.objectives.presets import PRESETS
 from mmalign.train.survey import told
+
+VIEWS = tuple(dict.fromkeys(view.name for name in PRESETS for view in build([{"name": name}]).views))
+"""Every view that a preset reads."""
 
 
 def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
@@ -31,6 +36,11 @@ def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
 def with_logps(logps, token_logps):
     """Return `logps` with other values, which may collect gradients."""
     return replace(logps, token_logps=token_logps)
+
+
+def with_views(logps, seen):
+    """Return `logps` of groups that have the log-probs `seen` in every view."""
+    return replace(logps, views=dict.fromkeys(VIEWS, seen))
 
 
 def facts_of(levels, *, weight=None, scores=None, dtype=torch.float64) -> GroupFacts:
@@ -70,7 +80,9 @@ def random_batch(seed=0, *, groups=5, responses=2, longest=11, dtype=torch.float
         return GroupLogps(logps.masked_fill(~mask, torch.nan), mask, None, tokens, purity.masked_fill(~mask, torch.nan))
 
     scores = [[float(2 * responses - 2 * k) for k in range(responses)]] * groups
-    return draw(), draw(), facts_of([range(responses)] * groups, scores=scores, dtype=dtype)
+    policy, reference = draw(), draw()
+    policy, reference = (replace(one, views={name: draw() for name in VIEWS}) for one in (policy, reference))
+    return policy, reference, facts_of([range(responses)] * groups, scores=scores, dtype=dtype)
 
 
 def step_loss(objective, policy, reference, facts):
@@ -81,7 +93,7 @@ def step_loss(objective, policy, reference, facts):
 
 def select(logps, groups):
     """Return the log-probs of some groups."""
-    return GroupLogps(*(None if value is None else value[groups] for value in vars(logps).values()))
+    return logps.mapped(lambda value: value[groups])
 
 
 def select_facts(facts, groups):
@@ -91,7 +103,7 @@ def select_facts(facts, groups):
 
 def swapped(logps):
     """Return the log-probs with the order of responses turned round."""
-    return GroupLogps(*(None if value is None else value.flip(1) for value in vars(logps).values()))
+    return logps.mapped(lambda value: value.flip(1))
 
 
 def cut_loss(objective, policy, reference, facts, cuts):
