@@ -66,6 +66,8 @@ class Part:
     whole_step = False
     needs_purity = False
     needs_scores = False
+    numbers: tuple[str, ...] = ()
+    """Named scores that it reads of every response it reads; see `numbers.py`."""
     pairs: str | None = None
     """Which pairs of responses it compares, and logs rewards of; None for parts that compare nothing."""
 

@@ -122,6 +122,7 @@ def keep_responses(tree: PromptTree, positions: Sequence[int]) -> PromptTree:
         response_weights=None if weights is None else tuple(weights[k] for k in positions),
         levels=tuple(tree.levels[k] for k in positions),
         scores=tuple(tree.scores[k] for k in positions) if tree.scores else (),
+        numbers={name: tuple(values[k] for k in positions) for name, values in tree.numbers.items()},
     )
 
 

@@ -217,6 +217,7 @@ def facts_of(batch: TreeBatch) -> GroupFacts:
         scores=batch.scores,
         seed=torch.tensor([crc32(name.encode()) for name in batch.ids], device=device),
         annotator=torch.tensor([crc32(tags.get("annotator", "").encode()) for tags in batch.tags], device=device),
+        numbers=batch.numbers,
     )
 
 
