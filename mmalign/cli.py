@@ -253,6 +253,57 @@ def convert(
     data_convert.report(done, out)
 
 
+@data_app.command(
+    "score",
+    epilog=_examples(
+        "mmalign data score rows.jsonl --model models/other-vlm --as other -o scored.jsonl",
+        "mmalign data score scored.jsonl --model runs/peer/final --as peer --against other -o judged.jsonl",
+    ),
+)
+def score_rows(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network.")],
+    model: Annotated[str, typer.Option(metavar="DIR", help="Model, or adapter, that scores; any family is welcome.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="What the model is called in the numbers' names.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .jsonl to write; media paths stay as they are.")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Also write reward/<as>: logp/<as> minus the logp of this earlier NAME."),
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="Format of PATH. Default: known by the columns.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Directory below which media are. Default: that of PATH.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows of one forward, each with all its responses.", min=1)] = 8,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16. Default: bfloat16 on a GPU, else float32.")
+    ] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="As data.max_pixels.", min=1)] = None,
+    max_length: Annotated[int | None, typer.Option(help="As data.max_length.", min=1)] = None,
+    sampling: Annotated[str, typer.Option(help="As data.video.sampling: which frames of videos.")] = "fps",
+    fps: Annotated[float, typer.Option(help="As data.video.fps.", min=0.001)] = 2.0,
+    frames: Annotated[int, typer.Option(help="As data.video.frames.", min=1)] = 32,
+    max_refused_share: Annotated[float, typer.Option(help="Stop when more rows are refused.", min=0, max=1)] = 0.05,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and what is unfinished of it.")] = False,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
+) -> None:
+    """Write into every response what a model makes of it, for objectives that read other models (infifpo, poft).
+
+    A response gets logp/NAME, the sum of its token log-probs (times the weights of its spans), and tokens/NAME, their
+    number by the model's own tokenizer. A recipe then lists NAME under sources of the objective; cream, scir and crm
+    take any number as a second judge, e.g. judge: reward/NAME.
+
+    An interrupted start goes on when the same command is given again. Refused rows are listed beside OUT with their
+    reasons.
+    """
+    from mmalign.modalities.sampling import Sampling
+    from mmalign.recipes import data_score
+
+    choices = {"name": name, "against": against, "format": format, "root": root, "batch_size": batch_size}
+    choices |= {"dtype": dtype, "max_pixels": max_pixels, "max_length": max_length, "overwrite": overwrite}
+    choices["sampling"] = Sampling(policy=sampling, fps=fps, frames=frames)
+    choices |= {"max_refused_share": max_refused_share, "allow_network": allow_network}
+    done = data_score.score(path, output, model=model, **choices)
+    data_score.report(done)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     # What libraries tell each other about their next major version is not for people who train.

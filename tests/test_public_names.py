@@ -42,6 +42,8 @@ VERBS = {
     "data view": "path --output --root --format --from-row --limit --quarantine --max-media-mb --overwrite "
     "--allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
+    "data score": "path --model --as --output --against --format --root --batch-size --dtype --max-pixels --max-length "
+    "--sampling --fps --frames --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {
     Preference: "id prompt responses media ties margin weight difficulty tags provenance",
@@ -54,14 +56,17 @@ ERRORS = "MmalignError ConfigError DataError RowError ModelError TrainingError C
 OBJECTIVES = (
     "dpo cdpo robust ipo hinge dpo_norm exo discopop f_dpo ld_dpo sampo mask_dpo ddpo wpo rpo curry_dpo "
     "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
-    "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa"
+    "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa "
+    "infifpo infifpo_sum poft sppo sppo_single irepo selm xpo cream spa scir crm eurus"
 )
-NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign"
+NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign selfee omni_dpo"
 OPTIONS_OF_OBJECTIVES = (
     "beta gamma pairs label_smoothing epsilon sft_weight normalise f_divergence_type f_alpha_divergence_coef ld_alpha "
     "use_weighting edit_weight discopop_tau alpha desirable_weight undesirable_weight dpo_weight bco_weight "
     "list_weight best_factor reach rate gap_factor beta_scaling selected_share reliability reliability_rate mean_gap "
-    "quality_rate settled_at focus good_score"
+    "quality_rate settled_at focus good_score "
+    "sources fusion clip count_reference offset least_probability exploration judge doubt quantile window warmup_steps "
+    "confidence consistency_weight"
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "

@@ -52,6 +52,7 @@ class PromptTree:
         levels: of each response; 0 is best, equal numbers are ties.
         margin, weight, tags: of the row.
         scores: of each response, nan where one has none; empty where none has.
+        numbers: named scores of the responses, nan where one has none; names that no response has are left out.
         media_key: hash of the media's content and of everything that decides what the processor makes of it.
     """
 
@@ -66,6 +67,7 @@ class PromptTree:
     margin: float | None = None
     weight: float = 1.0
     scores: tuple[float, ...] = ()
+    numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     media_key: str | None = None
 
@@ -191,6 +193,7 @@ class Tokeniser:
             margin=row.margin,
             weight=row.weight,
             scores=tuple(math.nan if response.score is None else response.score for response in row.responses),
+            numbers=_numbers(row),
             tags=row.tags,
             media_key=media_key,
         )
@@ -291,6 +294,12 @@ class Tokeniser:
             token_weights(response, text, offsets, field=f"responses[{k}]")
             for k, (response, text, offsets) in enumerate(made)
         )
+
+
+def _numbers(row: Preference) -> dict[str, tuple[float, ...]]:
+    """Return the named scores of a row's responses, by name."""
+    names = dict.fromkeys(name for response in row.responses for name in response.scores)
+    return {name: tuple(float(response.scores.get(name, math.nan)) for response in row.responses) for name in names}
 
 
 def _kinds_read(processor: Any, family: Family) -> frozenset[MediaKind]:

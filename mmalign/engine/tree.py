@@ -55,6 +55,7 @@ class TreeBatch:
         weight: float32 [B].
         margin: float32 [B], nan where the row has none.
         scores: float32 [B, K] of the responses, nan where one has none.
+        numbers: named scores, float64 [B, K] each, nan where a response has none; the names that any row has.
         token_weights: float32 [B, K, R] from spans (1 where a row has none), None when no row has spans.
         tags: free labels of every row.
         views: in which the groups stand behind the groups as they are.
@@ -78,6 +79,7 @@ class TreeBatch:
     weight: Tensor
     margin: Tensor
     scores: Tensor
+    numbers: dict[str, Tensor]
     token_weights: Tensor | None
     tags: tuple[dict, ...]
     views: tuple[View, ...] = ()
@@ -141,6 +143,7 @@ def collate(trees: Sequence[PromptTree], family: Family, pad_id: int, views: Seq
         weight=torch.tensor([float(tree.weight) for tree in trees]),
         margin=torch.tensor([math.nan if tree.margin is None else float(tree.margin) for tree in trees]),
         scores=_stack([torch.tensor(tree.scores or [math.nan] * len(tree.levels)) for tree in trees], math.nan),
+        numbers=_numbers(trees),
         token_weights=_token_weights(trees, mask),
         tags=tuple(dict(tree.tags) for tree in trees),
         views=tuple(views),
@@ -217,6 +220,17 @@ def concatenate(tensors: Sequence[Tensor], fill: float = 0.0) -> Tensor:
         padding = [amount for extent in reversed(missing) for amount in (0, extent)]
         filled.append(pad(tensor, padding, value=fill) if any(missing) else tensor)
     return torch.cat(filled)
+
+
+def _numbers(trees: Sequence[PromptTree]) -> dict[str, Tensor]:
+    """Return every named score that some row has, [B, K]; in fp64, since log-probs of whole answers are compared."""
+    names = dict.fromkeys(name for tree in trees for name in tree.numbers)
+    nothing = {len(tree.levels): (math.nan,) * len(tree.levels) for tree in trees}
+
+    def row(tree: PromptTree, name: str) -> Tensor:
+        return torch.tensor(tree.numbers.get(name, nothing[len(tree.levels)]), dtype=torch.float64)
+
+    return {name: _stack([row(tree, name) for tree in trees], math.nan) for name in names}
 
 
 def _token_weights(trees: Sequence[PromptTree], mask: Tensor) -> Tensor | None:

@@ -5,7 +5,8 @@ A pair is a group of two: `PairIndex.of` cuts P of them out of B groups of K, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class GroupFacts:
         scores: float [B, K], overall score of each response, larger is better; nan where nobody gave one.
         seed: int64 [B], made from the id of the row; what is drawn for a row is drawn from it.
         annotator: int64 [B], made from who judged the row; one number for all rows where nobody is named.
+        numbers: named scores of the responses, float [B, K] each; nan where a response has none. See `numbers.py`.
     """
 
     levels: Tensor
@@ -35,10 +37,24 @@ class GroupFacts:
     scores: Tensor
     seed: Tensor
     annotator: Tensor
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> GroupFacts:
         """Return the same facts on `device`."""
-        return GroupFacts(*(tensor.to(device) for tensor in vars(self).values()))
+        return self._each(lambda tensor: tensor.to(device))
+
+    def select(self, groups: Tensor | slice | list[int]) -> GroupFacts:
+        """Return the facts of some groups, in the order in which they are named."""
+        return self._each(lambda tensor: tensor[groups])
+
+    def number(self, name: str) -> Tensor:
+        """Return a named score of every response, [B, K]; nan where nobody gave one."""
+        return self.numbers.get(name, torch.full_like(self.scores, torch.nan))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> GroupFacts:
+        numbers = {name: change(tensor) for name, tensor in self.numbers.items()}
+        plain = {name: change(value) for name, value in vars(self).items() if name != "numbers"}
+        return GroupFacts(**plain, numbers=numbers)
 
 
 @dataclass(frozen=True)

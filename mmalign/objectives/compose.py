@@ -16,6 +16,7 @@ from mmalign.errors import ConfigError, RowError, show
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.metrics import Ratio, likelihood_metrics, preference_metrics
+from mmalign.objectives.numbers import require_numbers
 from mmalign.objectives.options import described, read_options
 from mmalign.objectives.preset import Preset
 from mmalign.objectives.presets import ALIASES, PRESETS, preset_named, readers_of
@@ -108,8 +109,13 @@ class Objective:
         """Whether any part reads how sharp the policy's predictions are (`GroupLogps.log_purity`)."""
         return any(named.part.needs_purity for named in self.parts)
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers that any part reads of responses (`numbers.py`)."""
+        return tuple(dict.fromkeys(name for named in self.parts for name in named.part.numbers))
+
     def require_scores(self, preference: Preference) -> None:
-        """Check that a row has the scores that some part reads.
+        """Check that a row has the scores and numbers that some part reads.
 
         Raises:
             RowError: it has not.
@@ -121,6 +127,7 @@ class Objective:
                     field=f"responses[{min(wanting)}].score",
                     hint=f"{named.name} weighs pairs by how far scores are apart; score the rows, or take dpo",
                 )
+            require_numbers(preference, named.part.numbers, named.part.responses_read(preference.levels()))
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> dict[str, Tensor]:
         """Return for each term its counts [B], known before any forward.

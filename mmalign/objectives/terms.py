@@ -69,6 +69,8 @@ class Part:
     needs_scores = False
     views: tuple[View, ...] = ()
     """In which it reads rows beside their own; their log-probs stand in `GroupLogps.views`."""
+    numbers: tuple[str, ...] = ()
+    """Named scores that it reads of every response it reads; see `numbers.py`."""
     pairs: str | None = None
     """Which pairs of responses it compares, and logs rewards of; None for parts that compare nothing."""
 

@@ -74,7 +74,7 @@ def _options(preset: Preset) -> RenderableType:
         meaning = option.meaning + (f"; also {elsewhere[name]}" if name in elsewhere else "")
         if option.only_if is not None:
             meaning += f"; with {option.only_if[0]}: {option.only_if[1]} alone"
-        table.add_row(f"[cyan]{name}[/]", _yaml(default), escape(meaning), f"[dim]{escape(option.rule)}[/]")
+        table.add_row(f"[cyan]{name}[/]", escape(_yaml(default)), escape(meaning), f"[dim]{escape(option.rule)}[/]")
     return table
 
 
@@ -83,6 +83,8 @@ def _reads(objective: Objective) -> Iterator[str]:
     fewest = next(k for k in range(1, _MOST_RESPONSES) if objective.responses_read(tuple(range(k))))
     yield {1: "the best response of a row"}.get(fewest, f"rows of {fewest} or more ranked responses")
     yield "log-probs under a reference model" if objective.needs_reference else "no reference model"
+    if objective.numbers:
+        yield f"numbers of the responses: {', '.join(objective.numbers)}"
     if objective.needs_purity:
         yield "how sharp the policy's predictions are (its logits are computed once more)"
     if objective.whole_step:
@@ -97,4 +99,6 @@ def _short(source: str) -> str:
 
 
 def _yaml(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(value)}]"
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)

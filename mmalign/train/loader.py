@@ -142,6 +142,7 @@ def keep_responses(tree: PromptTree, positions: Sequence[int], read: Sequence[in
         response_weights=None if weights is None else kept(weights),
         levels=tuple(tree.levels[k] for k in positions),
         scores=tuple(tree.scores[k] for k in positions) if tree.scores else (),
+        numbers={name: tuple(values[k] for k in positions) for name, values in tree.numbers.items()},
     )
 
 

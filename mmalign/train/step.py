@@ -218,6 +218,7 @@ def facts_of(batch: TreeBatch) -> GroupFacts:
         scores=batch.scores[groups],
         seed=torch.tensor([crc32(name.encode()) for name in ids], device=device),
         annotator=torch.tensor([crc32(one.get("annotator", "").encode()) for one in tags], device=device),
+        numbers={name: values[groups] for name, values in batch.numbers.items()},
     )
 
 
