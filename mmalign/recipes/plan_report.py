@@ -50,7 +50,8 @@ def _print_rows(plan: Plan, console: Console) -> None:
         f"{images.sum() / tree.sum():.0%} images, {video.sum() / tree.sum():.0%} videos, "
         f"{text.sum() / tree.sum():.0%} prompt text, {responses.sum() / tree.sum():.0%} responses"
     )
-    for title, key in (("refused", "refused"), ("made to fit data.max_length", "fitted")):
+    kinds = (("refused", "refused"), ("made to fit data.max_length", "fitted"), ("not selected", "not_selected"))
+    for title, key in kinds:
         for reason, count in dict(facts.get(key, {})).items():
             console.print(escape(f"  {title}: {count:,} x {reason}"))
 
