@@ -91,10 +91,10 @@ def _print_memory(plan: Plan, console: Console) -> None:
         size = getattr(plan.footprint, item.name)
         if size == 0:
             continue
-        table.add_row(_size(size), item.name.replace("_", " "), f"[dim]{_MEANINGS[item.name]}[/dim]")
-    table.add_row(_size(RUNTIME_BYTES), "runtime", "[dim]Python, torch and its kernels[/dim]")
+        table.add_row(size_text(size), item.name.replace("_", " "), f"[dim]{_MEANINGS[item.name]}[/dim]")
+    table.add_row(size_text(RUNTIME_BYTES), "runtime", "[dim]Python, torch and its kernels[/dim]")
     total = plan.footprint.total + RUNTIME_BYTES
-    table.add_row(f"[bold]{_size(total)}[/bold]", "[bold]in all[/bold]", f"of {_size(memory)} ({whose})")
+    table.add_row(f"[bold]{size_text(total)}[/bold]", "[bold]in all[/bold]", f"of {size_text(memory)} ({whose})")
     console.print(table)
 
 
@@ -109,13 +109,15 @@ def _print_changes(plan: Plan, console: Console) -> None:
     console.print("[bold red]It does not fit.[/bold red] Change, one after the other:")
     table = Table("then", "change", "costs", box=None, pad_edge=False, header_style="bold")
     for change in plan.changes:
-        table.add_row(_size(change.footprint.total + RUNTIME_BYTES), escape(" ".join(change.overrides)), change.cost)
+        table.add_row(
+            size_text(change.footprint.total + RUNTIME_BYTES), escape(" ".join(change.overrides)), change.cost
+        )
     console.print(table)
     if not fits(plan.changes[-1].footprint, memory):
         console.print("Even then it does not fit; spread it over several devices (configs/accelerate/fsdp2.yaml).")
 
 
-def _size(size: int) -> str:
+def size_text(size: int) -> str:
     """Return bytes with the unit that leaves two or three digits to read."""
     if abs(size) >= 1e9:
         return f"{size / 1e9:,.1f} GB"
