@@ -42,7 +42,7 @@ Overrides = Annotated[
 
 def _examples(*lines: str) -> str:
     """Return an epilog that shows commands as they are typed."""
-    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines)
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {escape(line)}" for line in lines)
 
 
 @app.callback(invoke_without_command=True)
@@ -96,12 +96,13 @@ def plan(
     """Say what a recipe would cost, without training.
 
     Shows a histogram of tokens, rows over the limits, trees per batch and the predicted peak memory of one device, and
-    what to change if it does not fit. No weights are loaded and no pixels decoded.
+    what to change if it does not fit; for a recipe with stages, each of them, and what all take on disk. No weights are
+    loaded and no pixels decoded.
     """
     from mmalign.recipes.configuration import load_recipe
 
     recipe = load_recipe(config, overrides or ())
-    from mmalign.recipes.plan import run
+    from mmalign.recipes.stages_plan import run
 
     run(recipe, memory_gb=memory_gb)
 
@@ -302,6 +303,48 @@ def score_rows(
     choices |= {"max_refused_share": max_refused_share, "allow_network": allow_network}
     done = data_score.score(path, output, model=model, **choices)
     data_score.report(done)
+
+
+@data_app.command(
+    epilog=_examples(
+        "mmalign data relabel --list",
+        "mmalign data relabel rows.jsonl --how reward_augmented -o augmented.jsonl",
+        "mmalign data relabel rows.jsonl --how dpa scores=[helpfulness,verbosity] angle=45 -o directed.parquet",
+        "mmalign data relabel ranked.jsonl --how curry -o pairs.jsonl",
+    )
+)
+def relabel(
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network."),
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options of the relabelling; --list shows them.")
+    ] = None,
+    how: Annotated[str | None, typer.Option(help="Which relabelling; --list shows them.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; its ending says how: .jsonl .parquet")
+    ] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="Say what there is, with options, and exit.")] = False,
+    format: Annotated[str | None, typer.Option(help="Format of PATH. Default: known by the columns.")] = None,
+    max_refused_share: Annotated[float, typer.Option(help="Stop when more rows are refused.", min=0, max=1)] = 0.05,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file when it exists.")] = False,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
+) -> None:
+    """Make other rows of rows: goals said in the prompt, the order turned, lists cut into pairs.
+
+    Rows stream through. Media, tags and provenance come along, every new row has an id of its own, draws follow from
+    the row's id, and refused rows are listed beside the output with their reasons. `data.relabel` in a recipe does the
+    same while rows are prepared.
+    """
+    from mmalign.recipes import data_relabel
+
+    if list_all:
+        data_relabel.show()
+        return
+    choices = {"format": format, "max_refused_share": max_refused_share}
+    choices |= {"overwrite": overwrite, "allow_network": allow_network}
+    data_relabel.relabel_file(path, output, how, options or (), **choices)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,8 @@ from mmalign.config.messages import problems_of
 from mmalign.config.overrides import apply_overrides
 from mmalign.config.problems import Problem, dotted
 from mmalign.config.schema import RecipeConfig
+from mmalign.config.stage_rules import at_stage
+from mmalign.config.stages import stages_of
 from mmalign.errors import ConfigError
 
 # Checks the objectives together: raises ConfigError for a wrong name or option, else says whether a reference is used.
@@ -71,12 +73,30 @@ def _checked(document: Document, check_objectives: ObjectiveCheck | None) -> Rec
     except ValidationError as error:
         raise _error(document, problems_of(error, RecipeConfig)) from None
     if check_objectives is not None:
-        _require(document, _objective_problems(recipe, check_objectives))
+        _require(document, _all_objective_problems(recipe, check_objectives))
     return recipe
 
 
-def _objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveCheck) -> list[Problem]:
-    """Return what is wrong with each objective, and with a reference that none of them uses."""
+def _all_objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveCheck) -> list[Problem]:
+    """Return what is wrong with objectives: of the recipe, or of each of its stages."""
+    if not recipe.stages:
+        return _objective_problems(recipe, check_objectives)
+    problems: list[Problem] = []
+    for index, (said, stage) in enumerate(zip(recipe.stages, stages_of(recipe), strict=True)):
+        says_reference = said.reference is not None
+        found = _objective_problems(stage.recipe, check_objectives, says_reference=says_reference)
+        problems += at_stage(index, stage.name, found)
+    return problems
+
+
+def _objective_problems(
+    recipe: RecipeConfig, check_objectives: ObjectiveCheck, *, says_reference: bool = False
+) -> list[Problem]:
+    """Return what is wrong with each objective, and with a reference that none of them uses.
+
+    Args:
+        says_reference: whether a stage names its reference, which may be its own start.
+    """
     problems: list[Problem] = []
     uses_reference = False
     for index, spec in enumerate(recipe.objective):
@@ -89,7 +109,7 @@ def _objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveCheck) 
         return problems
     names = " + ".join(spec.name for spec in recipe.objective)
     for key in ("reference", "precompute_reference"):
-        if getattr(recipe.model, key):
+        if getattr(recipe.model, key) or (key == "reference" and says_reference):
             text = f"objective {names} compares with no reference; remove this key, or use one that does (dpo)"
             problems.append(Problem(path=("model", key), text=text))
     return problems

@@ -31,7 +31,7 @@ def data_root(config: DataConfig, source: str) -> Path:
 
 def what_is_seen(config: DataConfig) -> dict[str, Any]:
     """Return the settings that decide what a model sees of a row, without those that only say how it is fetched."""
-    fields = {"root", "format", "min_pixels", "max_pixels", "max_length", "allow_http"}
+    fields = {"root", "format", "relabel", "min_pixels", "max_pixels", "max_length", "allow_http"}
     video = config.video.model_dump(exclude={"decode_timeout_s", "cache_dir", "cache_max_gb"})
     return {**config.model_dump(include=fields), "video": {**video, "fps": _sampling(config.video).fps}}
 

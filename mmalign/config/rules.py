@@ -6,12 +6,13 @@ objective are not here: `load` is handed a check for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticCustomError
 
 from mmalign.config.problems import KeyPath, Problem, dotted
+from mmalign.config.row_sections import row_problems
 
 if TYPE_CHECKING:
     from mmalign.config.schema import RecipeConfig
@@ -21,11 +22,15 @@ Rule = Callable[["RecipeConfig"], Iterator[Problem]]
 
 def require_possible(recipe: RecipeConfig) -> None:
     """Raise pydantic's error of type `combination` with every broken rule in its context."""
-    problems = [problem for rule in RULES for problem in rule(recipe)]
+    refuse([problem for rule in RULES for problem in rule(recipe)])
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise pydantic's error of type `combination` with these problems, if there are any."""
     if problems:
         lines = [f"{dotted(problem.path)}: {problem.text}" for problem in problems]
         text = "\n".join(lines).replace("{", "{{").replace("}", "}}")
-        raise PydanticCustomError("combination", text, {"problems": problems})
+        raise PydanticCustomError("combination", text, {"problems": list(problems)})
 
 
 def _problem(path: KeyPath, text: str) -> Problem:
@@ -107,6 +112,18 @@ def cached_features_stay_valid(recipe: RecipeConfig) -> Iterator[Problem]:
         yield _problem(("vision", "share"), "'off' contradicts vision.cache_dir; remove one of the two")
 
 
+def adapters_have_settings(recipe: RecipeConfig) -> Iterator[Problem]:
+    """An adapter to go on with is one that the recipe would make."""
+    if recipe.model.adapter is not None and recipe.model.lora is None:
+        text = "goes on with an adapter, but model.lora is missing; give the settings it was made with"
+        yield _problem(("model", "adapter"), text)
+
+
+def rows_can_be_read(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Relabellings know their options; a selection leaves something."""
+    return row_problems(recipe.data)
+
+
 def pixels_are_ordered(recipe: RecipeConfig) -> Iterator[Problem]:
     """The lower bound lies below every upper one."""
     bounds = [(("data",), recipe.data, "max_pixels")]
@@ -173,6 +190,8 @@ RULES: tuple[Rule, ...] = (
     quantized_weights_have_adapters,
     attention_fits_engine,
     cached_features_stay_valid,
+    adapters_have_settings,
+    rows_can_be_read,
     pixels_are_ordered,
     video_settings_are_read,
     run_has_one_length,

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import ConfigDict, Field, Strict, model_validator
 
+from mmalign.config.row_sections import RelabelSpec, SelectConfig
 from mmalign.config.rules import require_possible
+from mmalign.config.section import Section
+from mmalign.config.stage_rules import require_stages_possible
+from mmalign.config.stages import StageConfig
 
 Part = Literal["vision", "projector", "language"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab", "aim"]
@@ -21,14 +25,6 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Parts = Annotated[tuple[Part, ...], Strict(False)]
-
-
-class Section(BaseModel):
-    """What all sections share: strict types, no unknown keys, no change after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class LoraConfig(Section):
@@ -57,6 +53,8 @@ class ModelConfig(Section):
     """Compute the reference's log-probs once before training and keep them on disk; no reference stays in memory."""
     lora: LoraConfig | None = None
     """Train adapters only. Leave out for full fine-tuning."""
+    adapter: Annotated[str, Field(min_length=1)] | None = None
+    """Adapter to go on with: directory that a run with the same model.lora on the same path left behind."""
     quantize: Literal["4bit", "8bit"] | None = None
     """Load frozen weights in 4 or 8 bits (QLoRA; needs LoRA, CUDA and the extra `qlora`)."""
     freeze: Parts = ()
@@ -114,6 +112,10 @@ class DataConfig(Section):
     """Held-out rows, in any of the same forms."""
     root: str | None = None
     """Directory that all media paths are below. Default: the directory of the rows file."""
+    select: SelectConfig | None = None
+    """Which training rows are read. Default: all."""
+    relabel: Annotated[tuple[RelabelSpec, ...], Strict(False)] = ()
+    """What rows become before they are read, training and held-out rows alike."""
     format: str | None = None
     """Row format by name (`mmalign data show` lists them). Default: detected from the columns."""
     min_pixels: Count | None = None
@@ -178,6 +180,8 @@ class TrainConfig(Section):
     """Added to AdamW's denominator."""
     max_grad_norm: Positive | None = 1.0
     """Gradients longer than this are scaled down to it. null: never."""
+    optimizer_from: Annotated[str, Field(min_length=1)] | None = None
+    """Run directory whose newest checkpoint gives the optimiser's state (moments and step count) to begin with."""
     num_train_epochs: Positive | None = None
     """Passes over the rows; 0.5 is half of one. Default 1 when max_steps is not given either."""
     max_steps: Count | None = None
@@ -229,6 +233,8 @@ class RecipeConfig(Section):
     """Weighted sum of objectives. Default for `sft`: the sft objective alone."""
     train: TrainConfig
     """How long, how fast, and what is written."""
+    stages: Annotated[tuple[StageConfig, ...], Strict(False)] = ()
+    """Runs one after the other, each this recipe with changes. Default: one run."""
 
     @model_validator(mode="before")
     @classmethod
@@ -241,6 +247,7 @@ class RecipeConfig(Section):
     @model_validator(mode="after")
     def _refuse_impossible_combinations(self) -> RecipeConfig:
         require_possible(self)
+        require_stages_possible(self)
         return self
 
     def trains_vision(self) -> bool:

@@ -149,9 +149,10 @@ class Skeleton:
         model = self.recipe.model
         if not needs_reference or model.precompute_reference:
             return 0
-        if model.reference is not None:
+        if model.reference is not None and not (model.lora and model.reference == model.path):
             return sum(_bytes(parameter) for parameter in self.policy.base.parameters())
-        return 0 if model.lora else sum(_bytes(p) for p in self.policy.parameters() if p.requires_grad)
+        starts_bare = model.lora and (model.adapter is None or model.reference is not None)
+        return 0 if starts_bare else sum(_bytes(p) for p in self.policy.parameters() if p.requires_grad)
 
     def _decoder_bytes(self, shape: BatchShape) -> int:
         """What autograd keeps of the text decoder; with checkpointing every layer's input and one layer's whole.

@@ -35,24 +35,27 @@ def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, 
     """
     if not objective.needs_reference:
         return NoReference()
-    needs_second_model = config.model.reference is not None or (
-        config.model.lora is None and not config.model.precompute_reference
-    )
+    # What an adapter starts from is the bare model, unless it goes on with weights that it had before.
+    adapter_off = config.model.lora is not None and config.model.adapter is None
+    named = config.model.reference
+    if named == config.model.path and config.model.lora is not None:
+        adapter_off, named = True, None
+    needs_second_model = named is not None or (not adapter_off and not config.model.precompute_reference)
     if is_sharded(accelerator) and needs_second_model:
         raise ConfigError(
             f"{accelerator.distributed_type.value} spreads the policy over ranks, but a second model stands whole "
             "on each; leave out model.reference, and set model.precompute_reference: true or train with model.lora"
         )
-    if config.model.reference is not None:
+    if named is not None:
         model = load_model(
-            config.model.reference,
+            named,
             dtype=config.weights_dtype(),
             attn_implementation=config.model.attn_implementation,
             quantize=config.model.quantize,
             trust_remote_code=config.model.trust_remote_code,
         )
         return FrozenCopy.of_model(model, policy)
-    if config.model.lora is not None:
+    if adapter_off:
         return AdapterOff(policy)
     # A table is filled before the first step, while the policy itself still is the start.
     return FrozenCopy(policy) if config.model.precompute_reference else FrozenCopy.of_start(policy)

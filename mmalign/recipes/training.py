@@ -13,8 +13,8 @@ from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 
 from mmalign.config.media import media_limits
+from mmalign.config.row_sections import row_change
 from mmalign.config.schema import RecipeConfig
-from mmalign.engine import fingerprint
 from mmalign.engine.families import family_of
 from mmalign.engine.load import load_config
 from mmalign.engine.parts import trainable_report
@@ -25,6 +25,7 @@ from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.miniature import models as miniature
 from mmalign.objectives.compose import Objective
+from mmalign.recipes.identity import identity_of, optimizer_checkpoint
 from mmalign.report.run_report import write_run_report
 from mmalign.train import rundir, runtime, state
 from mmalign.train.checkpoint import Position, latest, prune
@@ -35,7 +36,7 @@ from mmalign.train.metrics import read_metrics
 from mmalign.train.optim import build_optimizer, build_schedule
 from mmalign.train.prepare import Preparation, prepare
 from mmalign.train.reliance import Looking, looking
-from mmalign.train.resume import load_checkpoint
+from mmalign.train.resume import begin_with_optimizer, load_checkpoint
 from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
 from mmalign.train.runtime import is_sharded, start_trackers
@@ -72,6 +73,11 @@ class Rows:
     train_tokeniser: Tokeniser
     held_out: PreparedRows | None = None
     held_out_tokeniser: Tokeniser | None = None
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return short texts that stand for the content of the rows."""
+        held_out = {} if self.held_out is None else {"held_out_rows": self.held_out.fingerprint}
+        return {"rows": self.train.fingerprint, **held_out}
 
 
 def open_directory(config: RecipeConfig, accelerator: Accelerator, *, resume: bool) -> RunDirectory:
@@ -121,6 +127,7 @@ def prepare_rows(
             reads=objective.description,
             directory=run.data,
             quarantine=run.quarantine,
+            change=row_change(config.data, held_out=name == "eval"),
         )
         return prepare(name, source, how, writes=accelerator.is_main_process), tokeniser
 
@@ -141,6 +148,7 @@ def load_start(config: RecipeConfig, start: str, accelerator: Accelerator) -> Po
         quantize=config.model.quantize,
         trust_remote_code=config.model.trust_remote_code,
         lora=config.model.lora,
+        adapter=config.model.adapter,
         freeze=config.model.freeze,
         gradient_checkpointing=config.train.gradient_checkpointing,
     )
@@ -192,24 +200,11 @@ def build_learner(
 
 def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: Learner, start: str) -> Course:
     """Return the plan of the run: order of rows, length, learning rates, and what a continuation must share."""
-    ranks, train = learner.accelerator.num_processes, config.train
+    ranks = learner.accelerator.num_processes
     engine = learner.accelerator.unwrap_model(learner.policy).engine
-    sampler = StepSampler(
-        lengths=rows.train.padded_tokens(engine),
-        per_device_rows=train.per_device_train_batch_size,
-        accumulation=train.gradient_accumulation_steps,
-        world_size=ranks,
-        seed=train.seed,
-        shuffle=train.shuffle,
-        max_tokens_per_batch=train.max_tokens_per_batch,
-    )
-    total_steps = sampler.total_steps(epochs=train.num_train_epochs, max_steps=train.max_steps)
+    sampler = train_sampler(config, rows, engine, ranks)
+    total_steps = sampler.total_steps(epochs=config.train.num_train_epochs, max_steps=config.train.max_steps)
     read_again = total_steps > sampler.steps_per_epoch
-    fingerprints = {"rows": rows.train.fingerprint, "model": fingerprint.of_model(start)}
-    if rows.held_out is not None:
-        fingerprints["held_out_rows"] = rows.held_out.fingerprint
-    if config.model.reference is not None:
-        fingerprints["reference"] = fingerprint.of_model(config.model.reference)
     held_out = held_out_split(config, rows, learner, engine)
     return Course(
         train=Split(
@@ -217,12 +212,26 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
         ),
         held_out=held_out,
         looking=None if held_out is None else looked_at(config, held_out, rows.held_out_tokeniser),
-        config=train,
+        config=config.train,
         data=config.data,
         total_steps=total_steps,
-        schedule=build_schedule(train, total_steps),
+        schedule=build_schedule(config.train, total_steps),
         run=run,
-        identity=rundir.identity_of(config, fingerprints, sampler.rows_per_step),
+        identity=identity_of(config, rows.fingerprints(), start, sampler.rows_per_step),
+    )
+
+
+def train_sampler(config: RecipeConfig, rows: Rows, engine: str, ranks: int) -> StepSampler:
+    """Return the order of the training rows."""
+    train = config.train
+    return StepSampler(
+        lengths=rows.train.padded_tokens(engine),
+        per_device_rows=train.per_device_train_batch_size,
+        accumulation=train.gradient_accumulation_steps,
+        world_size=ranks,
+        seed=train.seed,
+        shuffle=train.shuffle,
+        max_tokens_per_batch=train.max_tokens_per_batch,
     )
 
 
@@ -258,6 +267,8 @@ def continue_or_begin(course: Course, *, resume: bool) -> Position:
     if path is None:
         if resume:
             accelerator.print("no checkpoint was saved yet: beginning at step 1")
+        if course.config.optimizer_from is not None:
+            begin_with_optimizer(course.train.learner, optimizer_checkpoint(course.config.optimizer_from))
         return Position()
     position = load_checkpoint(course.train.learner, path, course.identity)
     accelerator.print(f"resuming after step {position.step} from {path}")

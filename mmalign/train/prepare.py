@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mmalign.config.media import what_is_seen
+from mmalign.config.row_sections import RowChange
 from mmalign.config.schema import DataConfig
 from mmalign.engine.fingerprint import of_processor, of_settings
 from mmalign.engine.tokenise import Tokeniser, TreeLengths
@@ -57,6 +58,7 @@ class Preparation:
         reads: the objective in words; rows are prepared anew when it changes.
         directory: the run's `data/`.
         quarantine: the run's file of refused rows.
+        change: which rows of the split are read, and what they become first.
     """
 
     config: DataConfig
@@ -68,6 +70,7 @@ class Preparation:
     reads: str
     directory: Path
     quarantine: Path
+    change: RowChange = RowChange()
 
 
 def prepare(split: str, source: str, how: Preparation, *, writes: bool = True) -> PreparedRows:
@@ -118,6 +121,7 @@ def fingerprint_of(source: str, how: Preparation) -> str:
             "family": how.tokeniser.family.name,
             "reads": how.reads,
             "views": list(map(str, how.views)),
+            "selection": repr(how.change.selection),
         }
     )
 
@@ -136,9 +140,11 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
     try:
         unfinished.mkdir(parents=True)
         actions: Counter[str] = Counter()
+        left_out: Counter[str] = Counter()
         with Counting(f"preparing {split} rows") as counting:
-            rows = _kept_rows(source, how, media, quarantine, actions)
+            rows = _kept_rows(source, how, media, quarantine, actions, left_out)
             content = _write_rows(unfinished, counting.each(rows), 1 + len(how.views))
+        _require_selected(split, quarantine, left_out)
         quarantine.check()
         facts = {
             "fingerprint": fingerprint,
@@ -148,6 +154,7 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
             "refused": dict(quarantine.counts),
             "fitted": dict(actions),
             "views": [view.name for view in how.views],
+            "not_selected": dict(left_out),
         }
         (unfinished / "prepared.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         shutil.rmtree(directory, ignore_errors=True)
@@ -160,24 +167,52 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
         quarantine.close()
         shutil.rmtree(unfinished, ignore_errors=True)
     fitted = "".join(f"; {action}: {count}" for action, count in actions.items())
-    print(f"{split} rows: {quarantine.summary()}{fitted}", flush=True)
+    unread = "".join(f"; not selected by {rule}: {count}" for rule, count in left_out.items())
+    print(f"{split} rows: {quarantine.summary()}{fitted}{unread}", flush=True)
+
+
+def _require_selected(split: str, quarantine: Quarantine, left_out: Counter[str]) -> None:
+    """Refuse a selection that leaves nothing."""
+    if left_out and not quarantine.kept_rows:
+        rules = "; ".join(f"{rule}: {count}" for rule, count in left_out.items())
+        raise DataError(f"data.select leaves none of the {split} rows; not selected by {rules}. Widen data.select")
+
+
+def _changed_rows(
+    source: str, how: Preparation, quarantine: Quarantine, left_out: Counter[str]
+) -> Iterator[Preference]:
+    """Yield the rows of the file that are read, as what the recipe makes of them."""
+    rows = read(source, format=how.config.format, on_refused=quarantine.take, allow_network=True)
+    for preference in rows:
+        try:
+            yield from how.change.apply(preference, left_out)
+        except RowError as error:
+            _refuse(quarantine, source, preference, error)
+
+
+def _refuse(quarantine: Quarantine, source: str, preference: Preference, error: RowError) -> None:
+    place = preference.provenance
+    quarantine.refuse(place.get("file", source), int(place.get("row", 0)), error)
 
 
 def _kept_rows(
-    source: str, how: Preparation, media: MediaStore, quarantine: Quarantine, actions: Counter[str]
+    source: str,
+    how: Preparation,
+    media: MediaStore,
+    quarantine: Quarantine,
+    actions: Counter[str],
+    left_out: Counter[str],
 ) -> Iterator[KeptRow]:
     """Yield rows that can be trained on, their media bytes in the store."""
     limits = how.tokeniser.limits
-    rows = read(source, format=how.config.format, on_refused=quarantine.take, allow_network=True)
-    for preference in rows:
+    for preference in _changed_rows(source, how, quarantine, left_out):
         try:
             positions = _positions_read(preference, how.responses_read)
             how.require(preference)
             stored = with_media(preference, lambda ref: media.put(ref, limits[ref.kind]))
             lengths = how.tokeniser.lengths_of_all(with_media(stored, media.fetch), how.views)
         except RowError as error:
-            place = preference.provenance
-            quarantine.refuse(place.get("file", source), int(place.get("row", 0)), error)
+            _refuse(quarantine, source, preference, error)
             continue
         actions.update(lengths[0].actions)
         quarantine.kept()
