@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmalign.generate.answers import Finish, Sample
-from mmalign.generate.sampling import FEWEST_REPEATS, Sampling
+from mmalign.generate.sampling import Sampling, is_endless
 
 _TOKENS_BETWEEN_LOOKS = 8
 _TOKENS_PER_CHARACTER = 4
@@ -80,14 +80,6 @@ class Ends:
     def _stop_in(self, text: str) -> int | None:
         places = [text.find(stop) for stop in self._sampling.stop if stop in text]
         return min(places, default=None)
-
-
-def is_endless(ids: Sequence[int], tokens: int | None) -> bool:
-    """Say whether the last so many tokens are one piece over and over, at least `FEWEST_REPEATS` times."""
-    if tokens is None or len(ids) < tokens:
-        return False
-    tail = list(ids[-tokens:])
-    return any(tail[period:] == tail[:-period] for period in range(1, tokens // FEWEST_REPEATS + 1))
 
 
 def grow(branches: Sequence[Branch], logits: Tensor, sampling: Sampling, ends: Ends) -> Tensor:

@@ -23,18 +23,27 @@ from mmalign.generate.shared_prefix import left_padded, token_types
 _TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 
 
-class _Growing(LogitsProcessor, StoppingCriteria):
-    """Leaves `generate` the one token that each branch takes, and tells it which branches are over."""
+class _Choosing(LogitsProcessor):
+    """Leaves `generate` the one token that each branch takes."""
 
     def __init__(self, branches: Sequence[Branch], sampling: Sampling, ends: Ends) -> None:
         self._branches, self._sampling, self._ends = branches, sampling, ends
 
-    def __call__(self, input_ids: Tensor, scores: Tensor | None = None, **_: object) -> Tensor:
-        """Choose, when there are scores [L, V]; else say what is over, bool [L]."""
-        if scores is None or isinstance(scores, tuple):
-            return torch.tensor([branch.finish is not None for branch in self._branches], device=input_ids.device)
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores [L, V] that are finite at one token each."""
         tokens = grow(self._branches, scores, self._sampling, self._ends)
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+class _Over(StoppingCriteria):
+    """Tells `generate` which branches are over."""
+
+    def __init__(self, branches: Sequence[Branch]) -> None:
+        self._branches = branches
+
+    def __call__(self, input_ids: Tensor, scores: object, **_: object) -> Tensor:
+        """Return bool [L]."""
+        return torch.tensor([branch.finish is not None for branch in self._branches], device=input_ids.device)
 
 
 def answer_plainly(
@@ -54,7 +63,7 @@ def answer_plainly(
     pairs = [(tree, branch) for tree, row in zip(trees, branches, strict=True) for branch in row]
     for start in range(0, len(pairs), at_once):
         some = pairs[start : start + at_once]
-        growing = _Growing([branch for _, branch in some], sampling, ends)
+        growing = [branch for _, branch in some]
         inputs = {name: tensor.to(device) for name, tensor in _inputs([tree for tree, _ in some], family, pad_id)}
         with ragged_videos(base.base_model):
             model.generate(
@@ -67,8 +76,8 @@ def answer_plainly(
                 top_p=None,
                 top_k=None,
                 pad_token_id=pad_id,
-                logits_processor=[growing],
-                stopping_criteria=[growing],
+                logits_processor=[_Choosing(growing, sampling, ends)],
+                stopping_criteria=[_Over(growing)],
             )
 
 

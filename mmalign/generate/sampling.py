@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from mmalign.errors import ConfigError
@@ -64,3 +65,11 @@ def seed_of(seed: int, row_id: str, number: int) -> int:
     """
     name = f"{seed}\0{number}\0{row_id}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(name).digest()[:6], "big")
+
+
+def is_endless(pieces: Sequence[Hashable], number: int | None) -> bool:
+    """Say whether the last so many tokens are one piece over and over, at least `FEWEST_REPEATS` times."""
+    if number is None or len(pieces) < number:
+        return False
+    tail = list(pieces[-number:])
+    return any(tail[period:] == tail[:-period] for period in range(1, number // FEWEST_REPEATS + 1))

@@ -17,7 +17,7 @@ from mmalign.generate.answers import Finish, Generated, OnRefused, Sample
 from mmalign.generate.chat_requests import RequestForm, request_of, turns_of
 from mmalign.generate.endpoint import NO_ANSWER
 from mmalign.generate.paid_answers import Answering
-from mmalign.generate.sampling import GREEDY, Sampling, seed_of
+from mmalign.generate.sampling import GREEDY, Sampling, is_endless, seed_of
 from mmalign.modalities.fetch import MediaLimits
 
 _FINISHES: dict[Any, Finish] = {"stop": "end", "length": "length", "content_filter": "filtered"}
@@ -103,7 +103,7 @@ class ServerSampler:
 
     def _answer(self, turns: Future[list[dict[str, Any]]], sampling: Sampling, seed: int) -> Sample:
         body = request_of(turns.result(), self._form, sampling, seed)
-        return sample_of(self._server.complete(body), seed)
+        return sample_of(self._server.complete(body), sampling, seed)
 
     def _require_alive(self, silences: int, error: RowError) -> None:
         if silences >= _SILENCES_BEFORE_GIVING_UP:
@@ -113,8 +113,8 @@ class ServerSampler:
             )
 
 
-def sample_of(answer: Mapping[str, Any], seed: int) -> Sample:
-    """Return what a chat-completions answer says.
+def sample_of(answer: Mapping[str, Any], sampling: Sampling, seed: int) -> Sample:
+    """Return what a chat-completions answer says; whether it is without end is seen by its words.
 
     Raises:
         RowError: it is no such answer.
@@ -130,4 +130,6 @@ def sample_of(answer: Mapping[str, Any], seed: int) -> Sample:
         hint = f"choices[0].message.content is read ({type(error).__name__}: {error})"
         raise RowError("server's answer is no chat completion", field="server", value=answer, hint=hint) from error
     finish = _FINISHES.get(choice.get("finish_reason"), "end")
+    if is_endless(text.split(), sampling.endless_after_tokens):
+        finish = "endless"
     return Sample(text=text.strip(), finish=finish, seed=seed, logps=logps)
