@@ -7,7 +7,7 @@ objective are not here: `load` is handed a check for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
@@ -15,14 +15,15 @@ from mmalign.config.problems import KeyPath, Problem, dotted
 from mmalign.config.row_sections import row_problems
 
 if TYPE_CHECKING:
+    from mmalign.config.generate_schema import GenerateConfig
     from mmalign.config.schema import RecipeConfig
 
-Rule = Callable[["RecipeConfig"], Iterator[Problem]]
+Rule = Callable[[Any], Iterator[Problem]]
 
 
-def require_possible(recipe: RecipeConfig) -> None:
-    """Raise pydantic's error of type `combination` with every broken rule in its context."""
-    refuse([problem for rule in RULES for problem in rule(recipe)])
+def require_possible(recipe: RecipeConfig | GenerateConfig, rules: Sequence[Rule] | None = None) -> None:
+    """Raise pydantic's error of type `combination` with every broken rule; by default those of training."""
+    refuse([problem for rule in (RULES if rules is None else rules) for problem in rule(recipe)])
 
 
 def refuse(problems: Sequence[Problem]) -> None:
@@ -124,7 +125,7 @@ def rows_can_be_read(recipe: RecipeConfig) -> Iterator[Problem]:
     return row_problems(recipe.data)
 
 
-def pixels_are_ordered(recipe: RecipeConfig) -> Iterator[Problem]:
+def pixels_are_ordered(recipe: RecipeConfig | GenerateConfig) -> Iterator[Problem]:
     """The lower bound lies below every upper one."""
     bounds = [(("data",), recipe.data, "max_pixels")]
     bounds += [(("data", "video"), recipe.data.video, name) for name in ("max_pixels", "max_total_pixels")]
@@ -135,7 +136,7 @@ def pixels_are_ordered(recipe: RecipeConfig) -> Iterator[Problem]:
             yield _problem((*path, name), f"{high} is less than {least} {low}; raise it to {low} or more")
 
 
-def video_settings_are_read(recipe: RecipeConfig) -> Iterator[Problem]:
+def video_settings_are_read(recipe: RecipeConfig | GenerateConfig) -> Iterator[Problem]:
     """A rate is for the policy that knows rates, a size limit for a cache that is there."""
     video = recipe.data.video
     if video.sampling != "fps" and video.fps is not None:

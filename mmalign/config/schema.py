@@ -103,13 +103,9 @@ class VideoConfig(Section):
     """Size limit of that cache in 10^9 bytes; the clips not used for longest go first. Default: 20 when cached."""
 
 
-class DataConfig(Section):
-    """Where rows come from and which of them are refused."""
+class RowsConfig(Section):
+    """How rows are read, whatever they are for, and which of them are refused."""
 
-    train: Annotated[str, Field(min_length=1)]
-    """Training rows: a .json, .jsonl or .parquet file, a `datasets` directory, or a hub id."""
-    eval: Annotated[str, Field(min_length=1)] | None = None
-    """Held-out rows, in any of the same forms."""
     root: str | None = None
     """Directory that all media paths are below. Default: the directory of the rows file."""
     select: SelectConfig | None = None
@@ -124,12 +120,21 @@ class DataConfig(Section):
     """Most pixels an image may have; larger ones are shrunk, keeping their shape. Default: the processor's own."""
     video: VideoConfig = VideoConfig()
     """Which frames of videos are taken, and their bounds."""
-    max_length: Count | None = None
-    """Most tokens of prompt plus longest response, media tokens included. Default: no limit."""
     max_refused_share: Share = 0.05
     """The run stops when more than this share of the rows is refused."""
     allow_http: bool = False
     """Permit rows to name media by http(s) address."""
+
+
+class DataConfig(RowsConfig):
+    """Where rows come from and which of them are refused."""
+
+    train: Annotated[str, Field(min_length=1)]
+    """Training rows: a .json, .jsonl or .parquet file, a `datasets` directory, or a hub id."""
+    eval: Annotated[str, Field(min_length=1)] | None = None
+    """Held-out rows, in any of the same forms."""
+    max_length: Count | None = None
+    """Most tokens of prompt plus longest response, media tokens included. Default: no limit."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that load media ahead of the step; 0 loads in the training process."""
 

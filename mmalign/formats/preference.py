@@ -122,14 +122,7 @@ class Preference:
         self._require_order()
 
     def _require_media_match(self) -> None:
-        used = [index for message in self.prompt for index in message.media_indices]
-        if sorted(used) != list(range(len(self.media))):
-            raise RowError(
-                f"placeholders and media do not match: {len(used)} placeholder(s), {len(self.media)} medium/media",
-                field="prompt",
-                value=used,
-                hint="every medium must be named by exactly one placeholder of the prompt",
-            )
+        require_media_match(self.prompt, self.media)
         for k, response in enumerate(self.responses):
             if response.media is not None and len(response.media) != len(self.media):
                 raise RowError(
@@ -176,3 +169,19 @@ class Preference:
         for k in range(len(self.responses)):
             levels.append(0 if k == 0 else levels[-1] + (k not in tied_to_previous))
         return tuple(levels)
+
+
+def require_media_match(prompt: tuple[Message, ...], media: tuple[MediaRef, ...]) -> None:
+    """Refuse a prompt whose placeholders do not name each of its media once.
+
+    Raises:
+        RowError: they do not.
+    """
+    used = [index for message in prompt for index in message.media_indices]
+    if sorted(used) != list(range(len(media))):
+        raise RowError(
+            f"placeholders and media do not match: {len(used)} placeholder(s), {len(media)} medium/media",
+            field="prompt",
+            value=used,
+            hint="every medium must be named by exactly one placeholder of the prompt",
+        )

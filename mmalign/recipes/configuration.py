@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmalign.config.load import load
+from mmalign.config.generate_schema import GenerateConfig
+from mmalign.config.load import load, load_any
 from mmalign.config.schema import RecipeConfig
 
 
@@ -17,6 +18,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
         ConfigError: every mistake with file and line, or the override; see `mmalign.config.load.load`.
     """
     return load(path, overrides, check_objectives=needs_reference)
+
+
+def load_generation(path: str | Path, overrides: Sequence[str] = ()) -> GenerateConfig:
+    """Read and check a recipe that generates; see `load_recipe`."""
+    return load_any(path, overrides, schema=GenerateConfig)
 
 
 def needs_reference(specs: Sequence[Mapping[str, Any]]) -> bool:
