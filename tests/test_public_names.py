@@ -70,7 +70,7 @@ OPTIONS_OF_OBJECTIVES = (
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
-    "alpaca sharegpt trl"
+    "alpaca sharegpt layout_tokens layout trl"
 )
 WRITTEN_FORMATS = "mmalign trl sharegpt swift"
 MODEL_FAMILIES = (

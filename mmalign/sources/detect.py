@@ -17,6 +17,8 @@ from mmalign.formats.preference import Preference
 from mmalign.sources import (
     align_anything,
     alpaca,
+    layout,
+    layout_tokens,
     llava,
     llava_hound,
     mdpo,
@@ -73,6 +75,8 @@ SOURCES: tuple[Source, ...] = (
     _source(
         "sharegpt", "LLaMA-Factory sharegpt: conversations or messages, with chosen and rejected or alone", sharegpt
     ),
+    _source("layout_tokens", "graphic layouts, their boxes told as position tokens", layout_tokens),
+    _source("layout", "graphic layouts: our JSON, Crello, WebUI; their boxes told as JSON on a grid", layout),
     _source("trl", "TRL: chosen and rejected, the prompt explicit or implicit", trl),
 )
 _MOST_COLUMNS = 64
