@@ -66,8 +66,7 @@ class PairIndex:
 
     def of(self, logps: GroupLogps) -> GroupLogps:
         """Return the log-probs of the pairs as P groups of two responses."""
-        parts = {name: None if value is None else self.sides(value) for name, value in vars(logps).items()}
-        return GroupLogps(**parts)
+        return logps.mapped(self.sides)
 
     def group_sums(self, values: Tensor) -> Tensor:
         """Return the sum over the pairs of each group [B] of `values` [P]."""

@@ -131,6 +131,7 @@ OPTIONS: Mapping[str, Option] = {
     "reliability_rate": number("how far a step moves the reliability of an annotator", at_least=0, at_most=1),
     "dpo_weight": number("weight of the dpo term", at_least=0),
     "bco_weight": number("weight of the bco_pair term", at_least=0),
+    "kl_weight": number("weight of the divergence from the reference along a response", at_least=0),
 }
 
 

@@ -66,6 +66,8 @@ class Part:
     whole_step = False
     needs_purity = False
     needs_scores = False
+    dense: tuple[str, ...] = ()
+    """Numbers per token that it reads beside log-probs; see `dense.py`."""
     pairs: str | None = None
     """Which pairs of responses it compares, and logs rewards of; None for parts that compare nothing."""
 
