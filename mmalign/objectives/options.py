@@ -132,6 +132,7 @@ OPTIONS: Mapping[str, Option] = {
     "reliability_rate": number("how far a step moves the reliability of an annotator", at_least=0, at_most=1),
     "dpo_weight": number("weight of the dpo term", at_least=0),
     "bco_weight": number("weight of the bco_pair term", at_least=0),
+    "kl_weight": number("weight of the divergence from the reference along a response", at_least=0),
     "contrast": choice("how the media of the row are changed for the view that it is compared with", CONTRASTS),
     "visual_weight": number("weight of the comparison with changed media", at_least=0),
     "visual_share": number("share of the comparison with changed media; the rest is dpo's", above=0, below=1),
@@ -145,6 +146,7 @@ OPTIONS: Mapping[str, Option] = {
     "video_weight": number("weight of the comparison with a video of drawn values", at_least=0),
     "clip_weight": number("weight of the comparison of the clips that the tags clip_w and clip_l name", at_least=0),
     "frame_weight": number("weight of the comparison of the tagged frame with and without its box", at_least=0),
+    "token_weight": number("weight of the comparison with divergences token by token (TDPO2)", at_least=0),
     "other_text": choice("which response is scored under the other media", ("rejected", "chosen")),
 }
 

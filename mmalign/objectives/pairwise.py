@@ -57,12 +57,13 @@ class PairRule:
     """A number found for every pair in place of a constant: a target, a weight, a factor of beta, or a shift of scores.
 
     `needs_purity`: reads `GroupLogps.log_purity`; `needs_scores`: reads how far the scores of the two are apart, for
-    which the margin of a row of two may stand.
+    which the margin of a row of two may stand; `dense`: numbers per token that it reads (`dense.py`).
     """
 
     whole_step = False
     needs_purity = False
     needs_scores = False
+    dense: tuple[str, ...] = ()
 
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return [P], or what broadcasts against the scores [P, 2] where they are shifted."""
@@ -143,6 +144,12 @@ class Pairwise(Part):
     def needs_purity(self) -> bool:
         """Whether a rule reads how sharp the policy's predictions are."""
         return any(rule.needs_purity for rule in self._rules())
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """Numbers per token that a rule or the token weights read."""
+        readers = (self.tokens, *self._rules())
+        return tuple(dict.fromkeys(name for reader in readers for name in getattr(reader, "dense", ())))
 
     @property
     def needs_scores(self) -> bool:

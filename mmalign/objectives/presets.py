@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.preset import Preset
+from mmalign.objectives.presets_dense import DENSE_PRESETS
 from mmalign.objectives.presets_free import FREE_PRESETS
 from mmalign.objectives.presets_lists import LIST_PRESETS
 from mmalign.objectives.presets_ratio import RATIO_PRESETS
@@ -26,6 +27,7 @@ GROUPS: Mapping[str, tuple[Preset, ...]] = {
     "without a reference": FREE_PRESETS,
     "pairs that count unequally": WEIGHED_PRESETS,
     "whole lists": LIST_PRESETS,
+    "whole next-token distributions": DENSE_PRESETS,
     "under changed media": VISUAL_PRESETS,
 }
 
@@ -52,6 +54,7 @@ ALIASES: Mapping[str, Alias] = {
     "nca_pair": Alias("nca", {"label_smoothing": "TRL's nca_pair ignores it; write name: nca"}),
     "tpo-l": Alias("tpo_l"),
     "cyclealign": Alias("rrhf"),
+    "tdpo": Alias("tdpo2"),
 }
 
 
