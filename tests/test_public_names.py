@@ -18,7 +18,9 @@ from mmalign.formats.preference import Preference, Response, Span
 
 KEYS = {
     "": "recipe model engine vision data objective train",
-    "model": "path reference precompute_reference lora quantize freeze dtype attn_implementation trust_remote_code",
+    "model": "path reference precompute_reference token_reward teacher lora quantize freeze dtype attn_implementation "
+    "trust_remote_code",
+    "model.teacher": "path contrast top_k",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
     "data": "train eval root format min_pixels max_pixels video max_length max_refused_share allow_http num_workers",
@@ -57,16 +59,17 @@ OBJECTIVES = (
     "dpo cdpo robust ipo hinge dpo_norm exo discopop f_dpo ld_dpo sampo mask_dpo ddpo wpo rpo curry_dpo "
     "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
     "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa "
-    "infifpo infifpo_sum poft sppo sppo_single irepo selm xpo cream spa scir crm eurus"
+    "infifpo infifpo_sum poft sppo sppo_single irepo selm xpo cream spa scir crm eurus "
+    "tdpo1 tdpo2"
 )
-NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign selfee omni_dpo"
+NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign selfee omni_dpo tdpo"
 OPTIONS_OF_OBJECTIVES = (
     "beta gamma pairs label_smoothing epsilon sft_weight normalise f_divergence_type f_alpha_divergence_coef ld_alpha "
     "use_weighting edit_weight discopop_tau alpha desirable_weight undesirable_weight dpo_weight bco_weight "
     "list_weight best_factor reach rate gap_factor beta_scaling selected_share reliability reliability_rate mean_gap "
     "quality_rate settled_at focus good_score "
     "sources fusion clip count_reference offset least_probability exploration judge doubt quantile window warmup_steps "
-    "confidence consistency_weight"
+    "confidence consistency_weight kl_weight"
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "

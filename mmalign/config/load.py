@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from mmalign.config.document import Document, Dumper, parse_document, read_document
 from mmalign.config.generate_schema import GenerateConfig
 from mmalign.config.messages import problems_of
+from mmalign.config.needs import unmet
 from mmalign.config.overrides import apply_overrides
 from mmalign.config.problems import Problem, dotted
 from mmalign.config.schema import RecipeConfig, Section
@@ -21,8 +22,8 @@ from mmalign.config.stage_rules import at_stage
 from mmalign.config.stages import stages_of
 from mmalign.errors import ConfigError
 
-# Checks the objectives together: raises ConfigError for a wrong name or option, else says whether a reference is used.
-ObjectiveCheck = Callable[[Sequence[Mapping[str, Any]]], bool]
+# Checks the objectives together: raises ConfigError for a wrong name or option, else says what they read (`needs.py`).
+ObjectiveCheck = Callable[[Sequence[Mapping[str, Any]]], Collection[str]]
 
 
 def load(
@@ -121,27 +122,20 @@ def _all_objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveChe
 def _objective_problems(
     recipe: RecipeConfig, check_objectives: ObjectiveCheck, *, says_reference: bool = False
 ) -> list[Problem]:
-    """Return what is wrong with each objective, and with a reference that none of them uses.
+    """Return what is wrong with each objective, and with models that they read or that none of them reads.
 
     Args:
         says_reference: whether a stage names its reference, which may be its own start.
     """
     problems: list[Problem] = []
-    uses_reference = False
+    needs: set[str] = set()
     for index, spec in enumerate(recipe.objective):
         try:
-            uses_reference |= check_objectives([spec.model_dump()])
+            needs |= set(check_objectives([spec.model_dump()]))
         except ConfigError as error:
             path = ("objective", index, *_named_option(str(error), spec.options()))
             problems.append(Problem(path=path, text=str(error)))
-    if problems or uses_reference:
-        return problems
-    names = " + ".join(spec.name for spec in recipe.objective)
-    for key in ("reference", "precompute_reference"):
-        if getattr(recipe.model, key) or (key == "reference" and says_reference):
-            text = f"objective {names} compares with no reference; remove this key, or use one that does (dpo)"
-            problems.append(Problem(path=("model", key), text=text))
-    return problems
+    return problems or list(unmet(recipe, needs, says_reference=says_reference))
 
 
 def _named_option(message: str, options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -42,6 +42,17 @@ class LoraConfig(Section):
     """Parts of the model whose modules may get an adapter."""
 
 
+class TeacherConfig(Section):
+    """Models whose next-token distributions are imitated. They run once, before the policy is loaded."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """Aligned model, of the policy's family and tokenizer; it may be larger."""
+    contrast: Annotated[str, Field(min_length=1)] | None = None
+    """Second model that the teacher is contrasted with: before its alignment (adpa), or aligned the other way round."""
+    top_k: Count = 64
+    """Likeliest tokens kept of each distribution, on disk; the mass of the others is kept as one number."""
+
+
 class ModelConfig(Section):
     """Which model is trained, what it is compared with, and which of its weights move."""
 
@@ -51,6 +62,10 @@ class ModelConfig(Section):
     """Model to compare with. Default: the start of the run (adapter off with LoRA, a frozen copy without)."""
     precompute_reference: bool = False
     """Compute the reference's log-probs once before training and keep them on disk; no reference stays in memory."""
+    token_reward: Annotated[str, Field(min_length=1)] | None = None
+    """Frozen model whose log-probs against the reference's are rewards of single tokens (sail)."""
+    teacher: TeacherConfig | None = None
+    """Teacher of objectives that imitate one (dckd, adpa, aligndistil)."""
     lora: LoraConfig | None = None
     """Train adapters only. Leave out for full fine-tuning."""
     adapter: Annotated[str, Field(min_length=1)] | None = None

@@ -23,9 +23,10 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from mmalign.engine.adapters import is_adapter, model_behind
 from mmalign.engine.families import backbone_of
 from mmalign.engine.load import DTYPES, has_vision, load_config
-from mmalign.engine.logps import KEPT_LOGITS_BYTES, TILE_BYTES
+from mmalign.engine.logps import KEPT_LOGITS_BYTES
 from mmalign.engine.parts import part_of
 from mmalign.engine.policy import Policy, make_policy
+from mmalign.engine.tiles import TILE_BYTES
 from mmalign.errors import ModelError
 
 if TYPE_CHECKING:

@@ -20,7 +20,9 @@ from torch import Tensor
 from mmalign.engine.logps import GroupLogps
 from mmalign.engine.views import View
 from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
+from mmalign.objectives.dense import REFERENCE_KL
 from mmalign.objectives.links import Link, logistic
+from mmalign.objectives.sequential_kl import divergences
 from mmalign.objectives.terms import Part, StepFacts
 from mmalign.objectives.tokens import TokenRule, weighted
 from mmalign.objectives.weights import compared_weight, shared_weight
@@ -61,6 +63,8 @@ class Contrast(Part):
         pairs: one of `mmalign.pairs.ranking.PAIRINGS`.
         last_apart: the last response of a group is no side of a pair, and a group without it has none.
         tokens: which tokens of a pair count, under all media alike; all where None. Not beside `LAST`.
+        kl_weight: of D(worse) - sg(D(better)), subtracted from the cells; D is the divergence from the reference summed
+            along a response under the media of the row (TDPO2).
     """
 
     cells: tuple[Cell, ...]
@@ -70,6 +74,12 @@ class Contrast(Part):
     pairs: str = "all"
     last_apart: bool = False
     tokens: TokenRule | None = None
+    kl_weight: float = 0.0
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """Which numbers per token are read beside log-probs."""
+        return (REFERENCE_KL,) if self.kl_weight else ()
 
     @property
     def needs_reference(self) -> bool:
@@ -111,7 +121,11 @@ class Contrast(Part):
             if cell.reference:
                 value = value - _sums(reference, cell.view, index, facts, token_weights)[:, cell.response].detach()
             total = total + cell.weight * value
-        return total
+        if not self.kl_weight:
+            return total
+        pairs = index.of(policy)
+        moved = divergences(pairs if token_weights is None else weighted(pairs, token_weights))
+        return total - self.kl_weight * (moved[:, WORSE] - moved[:, BETTER].detach())
 
     def rewards(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
         """Return [P, 2]: beta (S - S_ref) of all pairs of `pairs` under the media of the row, detached."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmalign.config.needs import REFERENCE
 from mmalign.engine.logps import GroupLogps
 from mmalign.engine.views import View
 from mmalign.errors import ConfigError, RowError, show
@@ -113,6 +114,16 @@ class Objective:
     def numbers(self) -> tuple[str, ...]:
         """Names of the numbers that any part reads of responses (`numbers.py`)."""
         return tuple(dict.fromkeys(name for named in self.parts for name in named.part.numbers))
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """Names of the numbers per token that any part reads beside log-probs (`dense.py`)."""
+        return tuple(dict.fromkeys(name for named in self.parts for name in named.part.dense))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads beside the policy, by the names of `mmalign.config.needs`."""
+        return frozenset((*self.dense, *((REFERENCE,) if self.needs_reference else ())))
 
     def require_scores(self, preference: Preference) -> None:
         """Check that a row has the scores and numbers that some part reads.

@@ -57,8 +57,9 @@ class PairRule:
     """A number found for every pair in place of a constant: a target, a weight, a factor of beta, or a shift of scores.
 
     `needs_purity`: reads `GroupLogps.log_purity`; `needs_scores`: reads how far the scores of the two are apart, for
-    which the margin of a row of two may stand; `numbers`: named scores that it reads of responses; `needs_reference`:
-    reads the reference though the score does not; `whole_list`: reads all responses of a row, not only those of pairs.
+    which the margin of a row of two may stand; `numbers`: named scores that it reads of responses; `dense`: numbers per
+    token that it reads (`dense.py`); `needs_reference`: reads the reference though the score does not; `whole_list`:
+    reads all responses of a row, not only those of pairs.
     """
 
     whole_step = False
@@ -67,6 +68,7 @@ class PairRule:
     needs_reference = False
     whole_list = False
     numbers: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
 
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return [P], or what broadcasts against the scores [P, 2] where they are shifted."""
@@ -161,6 +163,12 @@ class Pairwise(Part):
     def needs_purity(self) -> bool:
         """Whether a rule reads how sharp the policy's predictions are."""
         return any(rule.needs_purity for rule in self._rules())
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """Numbers per token that a rule or the token weights read."""
+        readers = (self.tokens, *self._rules())
+        return tuple(dict.fromkeys(name for reader in readers for name in getattr(reader, "dense", ())))
 
     @property
     def needs_scores(self) -> bool:

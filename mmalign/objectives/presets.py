@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.preset import Preset
+from mmalign.objectives.presets_dense import DENSE_PRESETS
 from mmalign.objectives.presets_free import FREE_PRESETS
 from mmalign.objectives.presets_lists import LIST_PRESETS
 from mmalign.objectives.presets_numbers import NUMBER_PRESETS
@@ -27,6 +28,7 @@ GROUPS: Mapping[str, tuple[Preset, ...]] = {
     "without a reference": FREE_PRESETS,
     "pairs that count unequally": WEIGHED_PRESETS,
     "whole lists": LIST_PRESETS,
+    "whole next-token distributions": DENSE_PRESETS,
     "under changed media": VISUAL_PRESETS,
     "with numbers of other models and judges": NUMBER_PRESETS,
 }
@@ -56,6 +58,7 @@ ALIASES: Mapping[str, Alias] = {
     "cyclealign": Alias("rrhf"),
     "selfee": Alias("spa"),
     "omni_dpo": Alias("uni_dpo"),
+    "tdpo": Alias("tdpo2"),
 }
 
 

@@ -1,6 +1,7 @@
 """Presets that compare under changed media: a good answer must be good because of what is seen.
 
-R = S - S_ref under the media of the row, R(y | c) under changed media c; w the better response, l the worse.
+R = S - S_ref under the media of the row, R(y | c) under changed media c; w the better response, l the worse; D the
+divergence from the reference summed along a response (TDPO).
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ def _chip(o):
         Cell(response=WORSE, weight=-1),
         Cell(response=BETTER, view=contrasted(o.contrast), weight=-1),
     )
-    return alone(Contrast(cells=cells, beta=o.beta, pairs=o.pairs, tokens=edited(o.edit_weight)))
+    how = {"beta": o.beta, "pairs": o.pairs, "tokens": edited(o.edit_weight), "kl_weight": o.kl_weight}
+    return alone(Contrast(cells=cells, **how))
+
+
+def _povid(o):
+    told = contrasted(o.contrast, likeliest=True)
+    cells = (Cell(response=BETTER), Cell(response=BETTER, view=told, weight=-1))
+    visual = Contrast(cells=cells, beta=o.beta, pairs=o.pairs)
+    return ("", 1 - o.visual_share, ratio(o)), ("_visual", o.visual_share, visual)
 
 
 def _v_dpo(o):
@@ -74,8 +83,8 @@ def _symmpo(o):
 
 
 def _vista_dpo(o):
-    def part(*cells: Cell) -> Contrast:
-        return Contrast(cells=cells, beta=o.beta, pairs="best_rest", last_apart=True)
+    def part(*cells: Cell, **how) -> Contrast:
+        return Contrast(cells=cells, beta=o.beta, pairs="best_rest", last_apart=True, **how)
 
     def seen(better, worse) -> Contrast:
         return part(Cell(response=BETTER, view=better), Cell(response=BETTER, view=worse, weight=-1))
@@ -85,8 +94,10 @@ def _vista_dpo(o):
         Cell(response=WORSE, weight=o.irrelevant_share - 1),
         Cell(response=LAST, weight=-o.irrelevant_share),
     )
+    pair = (Cell(response=BETTER), Cell(response=WORSE, weight=-1))
     return _weighed(
         ("", 1.0, sentence),
+        ("_token", o.token_weight, part(*pair, kl_weight=o.kl_weight)),
         ("_video", o.video_weight, seen(None, contrasted("static"))),
         ("_clip", o.clip_weight, seen(other_media("clip_w"), other_media("clip_l"))),
         ("_frame", o.frame_weight, seen(other_media("frame"), other_media("frame", hidden_box="bbox"))),
@@ -118,14 +129,30 @@ VISUAL_PRESETS = (
         name="chip",
         says="response, edited segments and a noisy picture behind one link",
         source="Fu et al. 2025 (CHiP), arXiv:2501.16629, as in the authors' code",
-        formula="-log sigmoid(beta ([R_w - R_l] + [R_w - R(w | c)])),  S = sum_t u_t lp_t, u = edit_weight where w and "
-        "l differ, else 1",
-        options={**PAIR, "contrast": "noise", "edit_weight": 4.0},
+        formula="-log sigmoid(beta ([R_w - R_l] + [R_w - R(w | c)] - kl_weight [D_l - sg(D_w)])),  S = sum_t u_t lp_t, "
+        "D = sum_t u_t KL(reference || policy), u = edit_weight where w and l differ, else 1",
+        options={**PAIR, "contrast": "noise", "edit_weight": 4.0, "kl_weight": 0.1},
         parts=_chip,
         departures=(
             "One link over the sum, as in the authors' code; the paper presents separate losses.",
+            "edit_weight weighs the divergences too, as it does the log-probs.",
             _NOISE,
             _FROM_THE_ROW,
+        ),
+    ),
+    Preset(
+        name="povid",
+        says="DPO, and the better answer before the words that a noisy picture makes likeliest in its place",
+        source="Zhou et al. 2024 (POVID), arXiv:2402.11411, second stage, as in the authors' code",
+        formula="(1 - visual_share) (-log sigmoid(beta (R_w - R_l))) + visual_share (-log sigmoid(beta (R_w - n))),  "
+        "n = sum_t lp(v_t) - lp_ref(v_t), v_t likeliest under c behind w_<t, each under its own model",
+        options={**PAIR, "contrast": "noise", "visual_share": 0.5},
+        parts=_povid,
+        departures=(
+            "v_t passes no gradient; its log-prob under the picture of the row does.",
+            _NOISE,
+            _FROM_THE_ROW,
+            "The first stage is dpo on rows whose worse answers hold injected hallucinations.",
         ),
     ),
     Preset(
@@ -169,13 +196,16 @@ VISUAL_PRESETS = (
         formula="-log sigmoid(beta (R_w - (1 - irrelevant_share) R_l - irrelevant_share R_o)) "
         "- video_weight log sigmoid(beta (R_w - R(w | drawn))) "
         "- clip_weight log sigmoid(beta (R(w | clip_w) - R(w | clip_l))) "
-        "- frame_weight log sigmoid(beta (R(w | frame) - R(w | frame without its box)))",
+        "- frame_weight log sigmoid(beta (R(w | frame) - R(w | frame without its box))) "
+        "- token_weight log sigmoid(beta (R_w - R_l - kl_weight [D_l - sg(D_w)]))",
         options={
             "beta": 0.1,
             "irrelevant_share": 0.3,
             "video_weight": 0.8,
             "clip_weight": 0.6,
             "frame_weight": 0.4,
+            "token_weight": 0.1,
+            "kl_weight": 0.5,
         },
         parts=_vista_dpo,
         departures=(

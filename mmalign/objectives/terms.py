@@ -67,6 +67,8 @@ class Part:
     whole_step = False
     needs_purity = False
     needs_scores = False
+    dense: tuple[str, ...] = ()
+    """Numbers per token that it reads beside log-probs; see `dense.py`."""
     views: tuple[View, ...] = ()
     """In which it reads rows beside their own; their log-probs stand in `GroupLogps.views`."""
     numbers: tuple[str, ...] = ()

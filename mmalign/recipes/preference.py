@@ -13,6 +13,7 @@ from __future__ import annotations
 from mmalign.config.schema import RecipeConfig
 from mmalign.objectives.compose import build
 from mmalign.recipes import references, training
+from mmalign.recipes.configuration import require_needs
 from mmalign.recipes.training import RunResult
 from mmalign.train import loop, runtime
 
@@ -31,8 +32,9 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
     accelerator = runtime.start(config.train)
     directory = training.open_directory(config, accelerator, resume=resume)
 
-    # 2. The objective: which responses it reads, and whether it compares with a reference.
+    # 2. The objective: which responses it reads, and what it reads beside the policy.
     objective = build(config.objective)
+    require_needs(config, objective)
 
     # 3. Rows, checked and counted, so that any step can open them by number. No weights are loaded yet.
     start = training.start_path(config, directory, accelerator)

@@ -12,7 +12,7 @@ then, and --resume goes on from the checkpoint before.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from zlib import crc32
@@ -23,13 +23,15 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 
 from mmalign.engine.logps import GroupLogps
-from mmalign.engine.reference import Reference
+from mmalign.engine.reference import NoReference, Reference
+from mmalign.engine.token_terms import LogPurity
 from mmalign.engine.tree import TreeBatch
 from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.compose import Objective, ObjectiveOutput
 from mmalign.objectives.terms import Memory, StepFacts
+from mmalign.train.beside import Beside, Sources, look_up
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
 from mmalign.train.optim import set_learning_rate
@@ -46,6 +48,7 @@ class Learner:
         reference: gives token log-probs without gradient, or None where the objective needs none.
         vision: lets frozen vision towers speak once per batch.
         objective: what is minimised.
+        sources: what is asked beside policy and reference.
         optimizer: as `accelerator.prepare` returned it; None where nothing is trained.
         max_grad_norm: longest gradient; None never clips.
         memory: what the objective remembers from step to step, by part; the same on all ranks, changed by every step.
@@ -56,6 +59,7 @@ class Learner:
     reference: Reference
     vision: VisionMemo
     objective: Objective
+    sources: Sources = Sources()
     optimizer: torch.optim.Optimizer | None = None
     max_grad_norm: float | None = None
     memory: dict[str, Memory] = field(default_factory=dict)
@@ -69,6 +73,7 @@ class Scored:
     reference: GroupLogps | None
     facts: GroupFacts
     is_filler: bool
+    beside: Beside = Beside()
 
     def survey(self, objective: Objective) -> dict[str, Tensor]:
         """Return what `objective` wants known of it."""
@@ -166,9 +171,12 @@ def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | None = None) -
         return seen
     batch = loaded.batch.to(learner.accelerator.device)
     with learner.vision.batch(batch):
-        reference = _reference_logps(learner, loaded, batch) if seen is None else seen.reference
-        policy = _policy_logps(learner, batch)
-    return Scored(policy=policy, reference=reference, facts=facts_of(batch), is_filler=loaded.is_filler)
+        if seen is None:
+            reference, beside = _reference_logps(learner, loaded, batch)
+        else:
+            reference, beside = seen.reference, seen.beside
+        policy = _policy_logps(learner, batch, beside)
+    return Scored(policy=policy, reference=reference, facts=facts_of(batch), is_filler=loaded.is_filler, beside=beside)
 
 
 def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, GroupLogps]:
@@ -177,20 +185,20 @@ def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, Group
     return learner.objective(scored.policy, scored.reference, scored.facts), scored.policy
 
 
-def _policy_logps(learner: Learner, batch: TreeBatch) -> GroupLogps:
-    if not learner.objective.needs_purity:
-        return groups_of(learner.policy(batch), batch)
-    token_logps, log_purity = learner.policy(batch, with_purity=True)
-    return groups_of(token_logps, batch, log_purity)
+def _policy_logps(learner: Learner, batch: TreeBatch, beside: Beside) -> GroupLogps:
+    asked = (*beside.asked, LogPurity()) if learner.objective.needs_purity else beside.asked
+    if not asked:
+        return groups_of(learner.policy(batch), batch, beside.known)
+    token_logps, found = learner.policy(batch, also=asked)
+    log_purity = found.pop(LogPurity.name, None)
+    return groups_of(token_logps, batch, {**beside.known, **found}, log_purity)
 
 
-def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> GroupLogps | None:
-    if not learner.objective.needs_reference:
-        return None
-    if loaded.is_filler and not learner.reference.models:  # no table knows fillers
-        return groups_of(torch.zeros(batch.response_mask.shape, device=batch.input_ids.device), batch)
+def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> tuple[GroupLogps | None, Beside]:
+    reference = learner.reference if learner.objective.needs_reference else NoReference()
     with learner.accelerator.autocast():
-        return groups_of(learner.reference(batch), batch)
+        logps, beside = look_up(learner.objective.dense, learner.sources, reference, batch, is_filler=loaded.is_filler)
+    return None if logps is None else groups_of(logps, batch, beside.known), beside
 
 
 def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[str, float]:
@@ -222,11 +230,13 @@ def facts_of(batch: TreeBatch) -> GroupFacts:
     )
 
 
-def groups_of(token_logps: Tensor, batch: TreeBatch, log_purity: Tensor | None = None) -> GroupLogps:
-    """Return log-probs of the rows of a batch as those of its groups, with their views."""
+def groups_of(
+    token_logps: Tensor, batch: TreeBatch, dense: Mapping[str, Tensor] | None = None, log_purity: Tensor | None = None
+) -> GroupLogps:
+    """Return numbers of the rows of a batch as those of its groups, with their views."""
     mask = batch.response_mask
     tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
-    rows = GroupLogps(token_logps, mask, batch.token_weights, tokens, log_purity)
+    rows = GroupLogps(token_logps, mask, batch.token_weights, tokens, log_purity, dense or {})
     own, *others = (
         rows.mapped(lambda value, start=start: value[start : start + batch.groups])
         for start in range(0, len(mask), batch.groups)

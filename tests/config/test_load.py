@@ -144,7 +144,7 @@ def check_only_beta(specs):
     for spec in specs:
         for name in set(spec) - {"name", "weight", "beta"}:
             raise ConfigError(f"unknown option {name!r}; did you mean 'beta'?")
-    return any(spec["name"] != "sft" for spec in specs)
+    return {"reference"} if any(spec["name"] != "sft" for spec in specs) else set()
 
 
 def test_the_objectives_own_check_gets_a_line(load_changed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 
 import torch
 
@@ -30,7 +31,21 @@ def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
             token_logps[b, k, :length] = total / length
             mask[b, k, :length] = True
     tokens = torch.arange(mask.numel()).reshape(mask.shape)
-    return GroupLogps(token_logps, mask, tokens=tokens, log_purity=torch.where(mask, 0.0, torch.nan).to(dtype))
+    purity = torch.where(mask, 0.0, torch.nan).to(dtype)
+    return GroupLogps(token_logps, mask, tokens=tokens, log_purity=purity, dense=unmoved(mask, dtype))
+
+
+def unmoved(mask, dtype):
+    """Return numbers per token of a policy that is its reference and its teacher, and rewards of 0; three outcomes."""
+    nothing = torch.where(mask, 0.0, torch.nan).to(dtype)
+    even = torch.where(mask[..., None], -log(3), torch.nan).to(dtype).expand(*mask.shape, 3)
+    return {
+        "reference_kl": nothing,
+        "token_reward": nothing,
+        "student_logps": even,
+        "teacher_logps": even,
+        "contrast_logps": even,
+    }
 
 
 def with_logps(logps, token_logps):
@@ -97,12 +112,27 @@ def random_batch(seed=0, *, groups=5, responses=2, longest=11, dtype=torch.float
     def draw() -> GroupLogps:
         logps = -torch.rand((groups, responses, longest), generator=generator, dtype=dtype) * 3 - 0.05
         purity = -torch.rand(logps.shape, generator=generator, dtype=dtype) - 0.02
-        return GroupLogps(logps.masked_fill(~mask, torch.nan), mask, None, tokens, purity.masked_fill(~mask, torch.nan))
+        logps, purity = (values.masked_fill(~mask, torch.nan) for values in (logps, purity))
+        return GroupLogps(logps, mask, None, tokens, purity, random_dense(mask, seed, dtype))
 
     scores = [[float(2 * responses - 2 * k) for k in range(responses)]] * groups
     policy, reference = draw(), draw()
     policy, reference = (replace(one, views={name: draw() for name in VIEWS}) for one in (policy, reference))
     return policy, reference, facts_of([range(responses)] * groups, scores=scores, dtype=dtype)
+
+
+def random_dense(mask, seed, dtype):
+    """Return numbers per token: divergences above 0, rewards, and distributions over four outcomes."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    dense = {
+        name: torch.rand(mask.shape, generator=generator, dtype=dtype) for name in ("reference_kl", "token_reward")
+    }
+    for name in ("student_logps", "teacher_logps", "contrast_logps"):
+        dense[name] = torch.randn(*mask.shape, 4, generator=generator, dtype=dtype).log_softmax(-1)
+    return {
+        name: values.masked_fill(~mask.view(*mask.shape, *[1] * (values.dim() - 3)), torch.nan)
+        for name, values in dense.items()
+    }
 
 
 def step_loss(objective, policy, reference, facts):

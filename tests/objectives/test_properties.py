@@ -52,7 +52,7 @@ def test_padding_of_tokens_and_of_responses_does_not_matter(name):
     policy, reference, facts = random_batch(responses=size)
 
     def widened(value, fill):
-        wide = torch.full((*value.shape[:1], 5, 29), fill, dtype=value.dtype)
+        wide = torch.full((*value.shape[:1], 5, 29, *value.shape[3:]), fill, dtype=value.dtype)
         wide[:, :size, :11] = value
         return wide
 
@@ -62,6 +62,7 @@ def test_padding_of_tokens_and_of_responses_does_not_matter(name):
             widened(logps.mask, False),
             tokens=widened(logps.tokens, -7),
             log_purity=widened(logps.log_purity, torch.nan),
+            dense={name: widened(values, torch.nan) for name, values in logps.dense.items()},
             views={view: pad(seen) for view, seen in logps.views.items()},
         )
 
