@@ -192,7 +192,7 @@ class _Child:
                 left = left[self._process.stdin.write(left) :]
         header = self._header()
         if header["number"] != self.clips:
-            raise EOFError
+            raise _Ended(timed_out=False, how="it answered another question")
         if "pixels" not in header:
             return header, None
         pixels = np.empty(header["pixels"], dtype=np.uint8)
