@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from mmalign.config.load import from_values
 from mmalign.config.schema import RecipeConfig
-from mmalign.recipes import preference, sft, training
+from mmalign.recipes import train, training
 from mmalign.train.metrics import MetricsFile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -96,8 +96,7 @@ def configured(values: dict[str, Any]) -> RecipeConfig:
 
 def run(values: dict[str, Any], *, resume: bool = False):
     """Run a recipe in this process."""
-    config = configured(values)
-    return (sft if config.recipe == "sft" else preference).run(config, resume=resume)
+    return train.run(configured(values), resume=resume)
 
 
 def command(values: dict[str, Any], *arguments: str, ranks: int = 1) -> list[str]:
