@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from mmalign.config.generate_schema import GenerateConfig
 from mmalign.config.media import data_root, media_limits, what_is_seen
@@ -69,7 +71,8 @@ def run(config: GenerateConfig, *, resume: bool = False) -> GenerateResult | Non
         DataError: rows cannot be read, or too many are refused; what was generated is kept for --resume.
         ModelError: the model cannot be loaded, or the server refuses every request.
     """
-    processes = PartialState(timeout=_LONGEST_RUN)
+    uses_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    processes = PartialState(cpu=uses_cpu, timeout=_LONGEST_RUN)
     place = RunDirectory(Path(config.generate.output_dir))
     if processes.is_main_process:
         _open(config, place, resume=resume)
@@ -129,9 +132,7 @@ def _answer(
     refused: list[Refusal],
 ) -> None:
     """Answer this process's share of the prompts that are not settled, and write each as soon as it is done."""
-    sampler = _sampler(config, place, processes)
     numbers: dict[str, int] = {}
-    writer = parts.writer(processes.process_index)
 
     def mine() -> Iterator[Prompt]:
         how = {"format": config.data.format, "on_refused": refused.append, "allow_network": True}
@@ -153,15 +154,14 @@ def _answer(
     def rate() -> str:
         return f"{sampler.tokens_made / (time.monotonic() - began):,.0f} tokens/s"
 
-    try:
-        with Counting("prompts answered", rate) as counting:
-            for generated in counting.each(sampler.sample(mine(), on_refused=refuse, **how)):
-                writer.write(part_of(numbers.pop(generated.prompt.id), generated))
-    finally:
-        writer.close()
+    with ExitStack() as opened, Counting("prompts answered", rate) as counting:
+        sampler = _sampler(config, place, processes, opened)
+        writer = opened.enter_context(closing(parts.writer(processes.process_index)))
+        for generated in counting.each(sampler.sample(mine(), on_refused=refuse, **how)):
+            writer.write(part_of(numbers.pop(generated.prompt.id), generated))
 
 
-def _sampler(config: GenerateConfig, place: RunDirectory, processes: PartialState) -> Sampler:
+def _sampler(config: GenerateConfig, place: RunDirectory, processes: PartialState, opened: ExitStack) -> Sampler:
     limits = media_limits(config.data, config.data.prompts)
     if config.server is None:
         if config.generate.threads is not None:
@@ -185,7 +185,7 @@ def _sampler(config: GenerateConfig, place: RunDirectory, processes: PartialStat
         raise ConfigError("server: one process asks it; start without accelerate launch, and raise server.concurrency")
     retries = Retries(attempts=server.attempts)
     endpoint = Endpoint(server.url, key_name=server.api_key_env, timeout_s=server.timeout_s, retries=retries)
-    log = Log(place.root / "requests.jsonl")
+    log = opened.enter_context(closing(Log(place.root / "requests.jsonl")))
     if log.in_doubt:
         print(f"{log.in_doubt} requests of the run before have no answer and are made again", flush=True)
     kept = None if server.cache_dir is None else Kept(server.cache_dir)
