@@ -39,7 +39,8 @@ class Counting:
             if now - self._said > (_SECONDS_BETWEEN_REFRESHES if self._live else _SECONDS_BETWEEN_LINES):
                 self._said = now
                 more = "" if self._facts is None else f", {self._facts()}"
-                text = f"{self.what}: {self.count:,} ({self.count / (now - self._began):,.3g}/s{more})"
+                rate = self.count / (now - self._began)
+                text = f"{self.what}: {self.count:,} ({rate:,.{0 if rate >= 10 else 1}f}/s{more})"
                 sys.stderr.write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
                 sys.stderr.flush()
             yield item
