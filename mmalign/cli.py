@@ -107,6 +107,33 @@ def plan(
     run(recipe, memory_gb=memory_gb)
 
 
+@app.command(
+    epilog=_examples(
+        "mmalign generate configs/miniature/generate_qwen2_5_vl.yaml",
+        "mmalign generate mine.yaml generate.n=8 sampling.temperature=0.7",
+        "mmalign generate mine.yaml --resume",
+    )
+)
+def generate(
+    config: Config,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the prompts that have no answer in generate.output_dir yet.")
+    ] = False,
+) -> None:
+    """Answer prompts N times each, with a model in memory or a server; write rows with their answers.
+
+    Every prompt is computed once for all its answers. What cannot be answered is listed with its reason, and the run
+    goes on; a run that is killed loses nothing.
+    """
+    from mmalign.recipes.configuration import load_generation
+
+    recipe = load_generation(config, overrides or ())
+    from mmalign.recipes.generate import run
+
+    run(recipe, resume=resume)
+
+
 @app.command(epilog=_examples("mmalign quickstart", "mmalign quickstart --seed 3 --output-dir runs/seed3"))
 def quickstart(
     output_dir: Annotated[Path, typer.Option(help="Run directory; made when missing.")] = Path("runs/quickstart"),

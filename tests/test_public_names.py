@@ -11,10 +11,12 @@ import typer
 import mmalign
 from mmalign import errors
 from mmalign.cli import app
+from mmalign.config.generate_schema import GenerateConfig
 from mmalign.config.schema import RecipeConfig, Section
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
+from mmalign.formats.prompt import Prompt
 
 KEYS = {
     "": "recipe model engine vision data objective train",
@@ -23,7 +25,7 @@ KEYS = {
     "model.teacher": "path contrast top_k",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
-    "data": "train eval root format min_pixels max_pixels video max_length max_refused_share allow_http num_workers",
+    "data": "root format min_pixels max_pixels video max_refused_share allow_http train eval max_length num_workers",
     "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s decode_memory_gb "
     "cache_dir cache_max_gb",
     "objective": "name weight",
@@ -32,8 +34,18 @@ KEYS = {
     "adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps save_steps save_total_limit eval_steps "
     "logging_steps shuffle seed bf16 gradient_checkpointing report_to threads",
 }
+GENERATE_KEYS = {
+    "": "recipe model server data sampling generate",
+    "model": "path dtype attn_implementation quantize trust_remote_code answers_at_once",
+    "server": "url model api_key_env length_name logprobs concurrency timeout_s attempts max_request_mb cache_dir",
+    "data": "root format min_pixels max_pixels video max_refused_share allow_http prompts max_length",
+    "data.video": KEYS["data.video"],
+    "sampling": "max_new_tokens temperature top_p top_k repetition_penalty stop endless_after_tokens",
+    "generate": "output_dir n seed threads",
+}
 VERBS = {
     "train": "config overrides --resume",
+    "generate": "config overrides --resume",
     "plan": "config overrides --memory-gb",
     "quickstart": "--output-dir --seed --threads",
     "report": "directory",
@@ -49,6 +61,7 @@ VERBS = {
 }
 RECORDS = {
     Preference: "id prompt responses media ties margin weight difficulty tags provenance",
+    Prompt: "id prompt media tags provenance",
     Response: "messages score scores critique spans media model annotator",
     Span: "start end weight",
     Message: "role parts",
@@ -106,7 +119,8 @@ def test_version_is_the_packages():
 
 
 def test_keys_of_a_recipe():
-    assert {name: " ".join(section.model_fields) for name, section in sections(RecipeConfig).items()} == KEYS
+    for schema, keys in ((RecipeConfig, KEYS), (GenerateConfig, GENERATE_KEYS)):
+        assert {name: " ".join(section.model_fields) for name, section in sections(schema).items()} == keys
 
 
 def test_verbs_and_options():
@@ -149,5 +163,6 @@ def test_every_key_of_a_recipe_is_read_somewhere():
                 read.add(node.attr)
             elif isinstance(node, ast.arg):  # add_lora(**lora.model_dump())
                 read.add(node.arg)
-    unread = {f"{section}.{key}" for section, keys in KEYS.items() for key in keys.split() if key not in read}
+    named = [*KEYS.items(), *GENERATE_KEYS.items()]
+    unread = {f"{section}.{key}" for section, keys in named for key in keys.split() if key not in read}
     assert unread == set()

@@ -76,6 +76,8 @@ class SamplingConfig(Section):
     """Sample from the smallest set of tokens that has this probability."""
     top_k: Count | None = None
     """Sample from so many most probable tokens. Default: from all."""
+    repetition_penalty: Positive = 1.0
+    """Above 1, tokens that the prompt or the answer holds already become less probable. 1: no effect."""
     stop: Annotated[tuple[Text, ...], Strict(False)] = ()
     """Texts that end an answer; they and what follows do not belong to it."""
     endless_after_tokens: Annotated[int, Field(ge=4)] | None = 128

@@ -21,9 +21,10 @@ _TOKENS_PER_CHARACTER = 4
 
 @dataclass
 class Branch:
-    """One answer: its tokens so far, their log-probs, and why it ended."""
+    """One answer: its tokens so far, their log-probs, and why it ended; a repetition penalty reads `prompt_ids`."""
 
     seed: int
+    prompt_ids: Sequence[int] = ()
     ids: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
     finish: Finish | None = None
@@ -94,7 +95,7 @@ def grow(branches: Sequence[Branch], logits: Tensor, sampling: Sampling, ends: E
     """
     logits = logits.float()
     numbers = [0.0 if branch.finish else branch.draw() for branch in branches] if sampling.temperature else []
-    tokens = choose(logits, sampling, torch.tensor(numbers, dtype=torch.float64))
+    tokens = choose(_penalised(logits, branches, sampling), sampling, torch.tensor(numbers, dtype=torch.float64))
     logps = logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
     for branch, token, logp in zip(branches, tokens.tolist(), logps.tolist(), strict=True):
         if branch.finish is None:
@@ -102,6 +103,19 @@ def grow(branches: Sequence[Branch], logits: Tensor, sampling: Sampling, ends: E
             branch.logps.append(logp)
             branch.finish = ends.reason(branch.ids) if math.isfinite(logp) else "not_finite"
     return tokens
+
+
+def _penalised(logits: Tensor, branches: Sequence[Branch], sampling: Sampling) -> Tensor:
+    """Return logits [L, V] with those of tokens that a branch holds already made less probable."""
+    if sampling.repetition_penalty == 1:
+        return logits
+    logits = logits.clone()
+    for row, branch in zip(logits, branches, strict=True):
+        held = torch.tensor(sorted({*branch.prompt_ids, *branch.ids}), device=row.device)
+        values = row[held]
+        penalty = sampling.repetition_penalty
+        row[held] = torch.where(values < 0, values * penalty, values / penalty)
+    return logits
 
 
 def choose(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Tensor:

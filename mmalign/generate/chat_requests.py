@@ -67,6 +67,8 @@ def request_of(turns: Sequence[dict[str, Any]], form: RequestForm, sampling: Sam
         "stream": False,
     }
     optional = {"top_k": sampling.top_k, "stop": list(sampling.stop), "logprobs": form.logprobs}
+    if sampling.repetition_penalty != 1:  # as top_k, no field of OpenAI's own, but of vLLM's and SGLang's
+        optional["repetition_penalty"] = sampling.repetition_penalty
     body |= {name: value for name, value in optional.items() if value}
     size = len(encoded(body))
     if size > form.max_request_bytes:

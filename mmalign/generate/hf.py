@@ -102,7 +102,10 @@ class LocalSampler:
         ends = Ends(self.tokeniser.tokenizer, self._end_ids(), sampling)
         trees = self._tokenised(map(Prompt.of, prompts), sampling, on_refused)
         for batch in _batches(trees, max(1, self.answers_at_once // n)):
-            branches = [[Branch(seed_of(seed, prompt.id, number)) for number in range(n)] for prompt, _ in batch]
+            branches = [
+                [Branch(seed_of(seed, prompt.id, number), tree.prompt_ids.tolist()) for number in range(n)]
+                for prompt, tree in batch
+            ]
             self._answer([tree for _, tree in batch], branches, sampling, ends)
             for (prompt, _), row in zip(batch, branches, strict=True):
                 self.tokens_made += sum(len(branch.ids) for branch in row)

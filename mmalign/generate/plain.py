@@ -64,7 +64,8 @@ def answer_plainly(
     for start in range(0, len(pairs), at_once):
         some = pairs[start : start + at_once]
         growing = [branch for _, branch in some]
-        inputs = {name: tensor.to(device) for name, tensor in _inputs([tree for tree, _ in some], family, pad_id)}
+        made = prompt_inputs([tree for tree, _ in some], family, pad_id)
+        inputs = {name: tensor.to(device) for name, tensor in made.items()}
         with ragged_videos(base.base_model):
             model.generate(
                 **inputs,
@@ -81,7 +82,7 @@ def answer_plainly(
             )
 
 
-def _inputs(trees: Sequence[PromptTree], family: Family, pad_id: int) -> list[tuple[str, Tensor]]:
+def prompt_inputs(trees: Sequence[PromptTree], family: Family, pad_id: int) -> dict[str, Tensor]:
     """Return what `generate` takes: prompts padded on the left, media put together in the order of the rows."""
     prompts = [tree.prompt_ids for tree in trees]
     media, _ = collate_media([tree.media for tree in trees], family)
@@ -92,4 +93,4 @@ def _inputs(trees: Sequence[PromptTree], family: Family, pad_id: int) -> list[tu
     }
     for name in _TOKEN_TYPES:
         inputs |= token_types(trees, name)
-    return list(inputs.items())
+    return inputs

@@ -21,9 +21,11 @@ class Sampling:
         temperature: 0 takes the most probable token; 1 samples from the model's own distribution.
         top_p: sample from the smallest set of tokens that has this probability.
         top_k: sample from so many most probable tokens; None takes all.
+        repetition_penalty: logits of tokens that the prompt or the answer holds are divided by it where positive and
+            multiplied by it where negative, as transformers does.
         stop: texts that end an answer; they and what follows do not belong to it.
         endless_after_tokens: an answer is given up when so many of its last tokens repeat one piece; None never does.
-            A server is not told: there `max_new_tokens` alone bounds an answer.
+            A server cannot be told; the words of its answers are looked at when they have come.
 
     Raises:
         ConfigError: a value is out of range.
@@ -33,6 +35,7 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int | None = None
+    repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     endless_after_tokens: int | None = 128
 
@@ -44,6 +47,8 @@ class Sampling:
             )
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"sampling needs top_k >= 1, got {self.top_k}; leave it out to take all tokens")
+        if self.repetition_penalty <= 0:
+            raise ConfigError(f"sampling needs repetition_penalty > 0, got {self.repetition_penalty}; 1 has no effect")
         if isinstance(self.stop, str) or not all(self.stop):
             raise ConfigError(f"sampling needs stop to be a list of texts that are not empty, got {self.stop!r}")
         if self.endless_after_tokens is not None and self.endless_after_tokens < FEWEST_REPEATS:

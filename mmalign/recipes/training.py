@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 
 from mmalign.config.media import media_limits
@@ -22,9 +21,9 @@ from mmalign.engine.policy import Policy, load_policy
 from mmalign.engine.reference import Reference
 from mmalign.engine.tokenise import Tokeniser, load_processor
 from mmalign.engine.vision_memo import VisionMemo
-from mmalign.errors import CheckpointError, ConfigError
-from mmalign.miniature import models as miniature
+from mmalign.errors import CheckpointError
 from mmalign.objectives.compose import Objective
+from mmalign.recipes import built_in
 from mmalign.recipes.identity import identity_of, optimizer_checkpoint
 from mmalign.report.run_report import write_run_report
 from mmalign.train import rundir, runtime, state
@@ -43,7 +42,6 @@ from mmalign.train.runtime import is_sharded, start_trackers
 from mmalign.train.sampler import StepSampler
 from mmalign.train.step import Learner
 
-_BUILT_IN = "miniature/"
 _KEPT_TREES_BYTES = 256 * 2**20
 """Memory for rows that stay tokenised between epochs, for each process that loads."""
 
@@ -90,21 +88,7 @@ def open_directory(config: RecipeConfig, accelerator: Accelerator, *, resume: bo
 
 def start_path(config: RecipeConfig, run: RunDirectory, accelerator: Accelerator) -> str:
     """Return the directory or hub id of the model as it starts; a built-in one is written to the run directory."""
-    path = config.model.path
-    if not path.startswith(_BUILT_IN) or Path(path).is_dir():
-        return path
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise ConfigError(
-            f"model.path {path!r} is built by one rank, while DeepSpeed wants all of them; name a directory or hub id"
-        )
-    if accelerator.is_main_process and not (run.start / "config.json").is_file():
-        unfinished = run.start.with_name(".start.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        miniature.save(path.removeprefix(_BUILT_IN), unfinished, seed=config.train.seed)
-        shutil.rmtree(run.start, ignore_errors=True)
-        os.rename(unfinished, run.start)
-    accelerator.wait_for_everyone()
-    return str(run.start)
+    return built_in.start_of(config.model.path, run, accelerator, seed=config.train.seed)
 
 
 def prepare_rows(

@@ -166,6 +166,7 @@ def read(
     format: str | None = None,
     on_refused: Callable[[Refusal], None],
     allow_network: bool = False,
+    parse: Callable[[RawRow, str | None], Preference] = parse,
 ) -> Iterator[Preference]:
     """Yield the preferences of a file, folder or hub id in their order; what is refused goes to `on_refused`.
 
@@ -176,6 +177,7 @@ def read(
         format: name of a format; None recognises it row by row.
         on_refused: called once for every refused row.
         allow_network: whether a hub id may be fetched.
+        parse: makes a preference of a raw row.
 
     Raises:
         DataError: the file cannot be read any further, or `format` names no format.

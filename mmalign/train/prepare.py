@@ -108,14 +108,11 @@ def _require_share(split: str, rows: PreparedRows, how: Preparation) -> None:
 
 def fingerprint_of(source: str, how: Preparation) -> str:
     """Return a text that changes when the rows' files, the settings or the processor change."""
-    place = Path(source)
-    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return of_settings(
         {
             "format": _FORMAT,
             "source": source,
-            "files": facts,
+            "files": facts_of_files(source),
             "config": what_is_seen(how.config),
             "processor": of_processor(how.tokeniser.processor),
             "family": how.tokeniser.family.name,
@@ -124,6 +121,13 @@ def fingerprint_of(source: str, how: Preparation) -> str:
             "selection": repr(how.change.selection),
         }
     )
+
+
+def facts_of_files(source: str) -> list[tuple[str, int, int]]:
+    """Return path, size and time of change of the files behind `source`; none for a hub id."""
+    place = Path(source)
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def _is_prepared(directory: Path, fingerprint: str) -> bool:

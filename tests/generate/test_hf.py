@@ -17,18 +17,18 @@ from mmalign.errors import ConfigError, ModelError, RowError
 from mmalign.formats.preference import Response
 from mmalign.formats.prompt import Prompt
 from mmalign.generate.hf import LocalSampler, Sampling
-from mmalign.generate.plain import _inputs
+from mmalign.generate.plain import prompt_inputs
 from mmalign.miniature import models
 
 GREEDY = Sampling(max_new_tokens=6)
 SAMPLED = Sampling(max_new_tokens=6, temperature=1.0)
 
 
-def of_generate(asked: LocalSampler, prompt: Prompt, tokens: int = GREEDY.max_new_tokens) -> list[int]:
+def of_generate(asked: LocalSampler, prompt: Prompt, **more) -> list[int]:
     """What transformers' `generate` finds most probable for a prompt by itself, chosen and ended by its own code."""
     tree, family = asked.tokeniser.prompt(prompt), asked.tokeniser.family
-    inputs = dict(_inputs([tree], family, asked.tokeniser.pad_id))
-    how = {"max_new_tokens": tokens, "do_sample": False, "pad_token_id": asked.tokeniser.pad_id}
+    inputs = prompt_inputs([tree], family, asked.tokeniser.pad_id)
+    how = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": asked.tokeniser.pad_id, **more}
     inner = getattr(asked.model, "base_model", asked.model)
     with ragged_videos(inner):  # its code wants the videos of one prompt equally long
         ids = asked.model.generate(**inputs, **how)
@@ -96,6 +96,14 @@ def test_log_probs_are_those_of_the_models_own_forward(tiny_model, tmp_path, nam
     with torch.no_grad():
         expected = Policy(asked.model, engine="flat")(batch)[0, 0]
     assert torch.allclose(torch.tensor(sample.logps), expected, atol=1e-4)
+
+
+def test_a_repetition_penalty_is_that_of_transformers(tiny_model, tmp_path):
+    asked, prompts = sampler(tiny_model("qwen2_5_vl"), tmp_path), picture_prompts(tmp_path)
+    penalised = Sampling(max_new_tokens=12, repetition_penalty=1.5)
+    expected = [of_generate(asked, prompt, max_new_tokens=12, repetition_penalty=1.5) for prompt in prompts]
+    assert ids_of(asked, prompts, sampling=penalised) == expected
+    assert expected != [of_generate(asked, prompt, max_new_tokens=12) for prompt in prompts]
 
 
 @pytest.fixture
@@ -178,6 +186,7 @@ def test_a_model_that_the_engine_does_not_know_repeats_its_prompts(qwen):
     [
         ({"top_p": 0}, "0 < top_p <= 1, got 256, 0.0 and 0"),
         ({"top_k": 0}, "top_k >= 1, got 0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty > 0, got 0.0"),
         ({"stop": ("",)}, "stop to be a list of texts that are not empty"),
         ({"endless_after_tokens": 3}, "endless_after_tokens >= 4, got 3"),
     ],
