@@ -1,6 +1,6 @@
 """Write a copy of a model that has the position tokens of layouts, to be trained by any recipe.
 
-    python tools/add_position_tokens.py MODEL OUTPUT_DIR --bins 128
+python tools/add_position_tokens.py MODEL OUTPUT_DIR --bins 128
 """
 
 from __future__ import annotations
