@@ -1,10 +1,10 @@
 """Giving a model the position tokens of layouts: one token a bin, with rows of the embedding that make sense at once.
 
-A new row that is drawn at random has the wrong size and knows nothing of its neighbours. Here a bin's row is the mean of
-the rows there are, which leaves every other token's probability about as it was (Hewitt, Initializing new word
-embeddings for pretrained language models, 2021), plus a smooth curve over the bins: cosines of low frequency with random
-directions, scaled so that the new rows spread per dimension as the old ones do. Neighbouring bins begin alike, far
-ones apart, so a model need not learn first that 12 stands beside 13. AesthetiQ says nothing of its start; this is ours.
+A new row that is drawn at random has the wrong size and knows nothing of its neighbours. Here a bin's row is the mean
+of the rows there are (Hewitt, Initializing new word embeddings for pretrained language models, 2021), plus a smooth
+curve over the bins: cosines of low frequency with random directions, scaled so that the new rows spread per dimension
+as the old ones do. Neighbouring bins begin alike, far ones apart, so a model need not learn first that 12 stands beside
+13. How AesthetiQ begins is not known here; this is ours.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def add_position_tokens(model: nn.Module, tokenizer: Any, bins: int, *, seed: in
     known = [token for token in tokens if token in vocabulary]
     if known:
         raise ModelError(
-            f"the tokenizer has {len(known)} of {bins} position tokens already, e.g. {known[0]!r}; they are added once, "
-            "to a model that has none"
+            f"the tokenizer has {len(known)} of {bins} position tokens already, e.g. {known[0]!r}; they are "
+            "added once, to a model that has none"
         )
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     ids = tokenizer.convert_tokens_to_ids(tokens)

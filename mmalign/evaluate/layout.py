@@ -71,7 +71,7 @@ def alignment(edges: np.ndarray, *, compat: Compat = "corrected", batch_length: 
         nearest = np.where(nearest >= 1, 0.0, nearest)  # as there: a distance of 1 stands for "no other box"
     else:
         nearest = np.minimum(geometry.nearest_line(edges), _FARTHEST)
-    total = float(-np.log1p(-nearest).sum())
+    total = float(np.abs(np.log1p(-nearest)).sum())
     return {
         "ac_layout_gan": total,
         "layout_gan_pp": total / count if count else 0.0,

@@ -130,7 +130,7 @@ def _misalignment(edges: np.ndarray, compat: Compat) -> float:
         nearest = np.full(len(edges), np.diff(lines, axis=0).min())
     else:
         nearest = geometry.nearest_line(edges)
-    return float(-np.log10(1 - np.minimum(nearest, 1 - 1e-6)).sum())
+    return float(np.abs(np.log10(1 - np.minimum(nearest, 1 - 1e-6))).sum())
 
 
 def _underlay_share(edges: np.ndarray, classes: np.ndarray) -> float:

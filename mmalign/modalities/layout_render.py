@@ -26,6 +26,8 @@ _WHITE: Colour = (255, 255, 255)
 _SHAPE, _TILE, _LINE, _INK = (168, 172, 180), (226, 229, 234), (168, 176, 188), (92, 100, 114)
 _DARK, _LIGHT = (28, 30, 36), (250, 250, 250)
 _ROUNDING = 0.28
+_BLEED = 0.05
+"""A background that ends this near the edge of the canvas, as one told on a grid does, is painted up to the edge."""
 
 
 def paint(layout: Layout, limits: ImageLimits, pixels: int = PIXELS, *, without: Collection[str] = ()) -> Image.Image:
@@ -45,9 +47,17 @@ def paint(layout: Layout, limits: ImageLimits, pixels: int = PIXELS, *, without:
     px_of_canvas = canvas.width / layout.brief.width_px
     for k in layout.painting_order():
         element, box = layout.brief.elements[k], layout.boxes[k]
+        box = _bled(box) if element.kind == "background" else box
         if element.kind not in without and element.opacity > 0:
             _paint_element(canvas, element, box, k, limits, px_of_canvas)
     return canvas.reduce(_FINER)
+
+
+def _bled(box: Box) -> Box:
+    left, top, right, bottom = box.edges()
+    left, top = (0.0 if 0 < edge < _BLEED else edge for edge in (left, top))
+    right, bottom = (1.0 if 0 < 1 - edge < _BLEED else edge for edge in (right, bottom))
+    return Box(x=left, y=top, width=right - left, height=bottom - top)
 
 
 def size_of(layout: Layout, pixels: int = PIXELS) -> tuple[int, int]:

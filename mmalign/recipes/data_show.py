@@ -25,6 +25,7 @@ from mmalign.modalities.sampling import Sampling
 from mmalign.modalities.table import limits_below
 from mmalign.recipes.media_panels import MOST_MEDIA, media_table
 from mmalign.recipes.terminal import safe, visible
+from mmalign.report.drawn_answers import told
 from mmalign.sources.detect import Source, detect, named, parse
 from mmalign.sources.meaning import Watched
 from mmalign.sources.places import Place, refuse_options_for, rows_or_media
@@ -224,9 +225,20 @@ def _answers(preference: Preference) -> Iterator[RenderableType]:
     for k, (response, level) in enumerate(zip(preference.responses, preference.levels(), strict=True)):
         style = "green" if level == 0 else "red"
         name = "answer" if len(preference.responses) == 1 else f"answer {k + 1}, rank {level + 1}"
-        yield Panel(
-            _answer_text(response), title=name, title_align="left", border_style=style, subtitle=_facts(response)
-        )
+        text = _answer_text(response)
+        text.append_text(_as_kind(preference, response))
+        yield Panel(text, title=name, title_align="left", border_style=style, subtitle=_facts(response))
+
+
+def _as_kind(preference: Preference, response: Response) -> Text:
+    """Return what an answer is that is more than text, or why it is none; `mmalign data view` draws it."""
+    known = told(preference, response)
+    if known is None:
+        return Text()
+    name, facts, error = known
+    if error is None:
+        return Text(f"\n{name}: {facts}", style="cyan")
+    return Text(f"\nno {name}: {visible(str(error))}", style="red")
 
 
 def _answer_text(response: Response) -> Text:

@@ -22,6 +22,7 @@ from mmalign import __version__
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference
 from mmalign.report import row_record
+from mmalign.report.drawn_answers import drawn
 from mmalign.report.media_shelf import MediaShelf
 from mmalign.report.page import render, source
 from mmalign.report.parts import Tile
@@ -73,7 +74,15 @@ class DataPage:
             number: what the command and the address of the page call it; 0 takes its number in its file.
         """
         where = preference.provenance.get("file", ""), int(preference.provenance.get("row", 0))
-        self._take(lambda place: row_record.of_preference(preference, place), *where, number)
+
+        def record(place: row_record.Place) -> dict[str, Any]:
+            return row_record.of_preference(
+                preference,
+                place,
+                lambda row, k: drawn(row, k, self._shelf.limits, place, is_full=self._shelf.is_full),
+            )
+
+        self._take(record, *where, number)
 
     def add_medium(self, ref: MediaRef, number: int = 0) -> None:
         """Take a medium that stands alone; `number` as in `add`."""

@@ -45,6 +45,16 @@ class MediaShelf:
         self._numbers: dict[str, int] = {}
         self._pictures: dict[bytes, int] = {}
 
+    @property
+    def limits(self) -> Mapping[str, MediaLimits]:
+        """What media of each kind may be."""
+        return self._limits
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the budget is spent: no picture is taken any more."""
+        return self._closed
+
     def place(self, ref: MediaRef, field: str) -> tuple[int, RowError | None]:
         """Return the number of a medium's entry, and why its modality refuses it, if it does."""
         key = ref.identity()
