@@ -9,6 +9,8 @@ unchanged:
                 without a single picture
     chosen      the best response, a list of messages
     rejected    the worst response, of several that are equally bad the first; absent when there is one response only
+    completion  in place of chosen and rejected, an only response that was judged by itself; with it label: true for
+                good, false for bad, as in TRL's unpaired rows
 
 and, only in rows where they say something:
 
@@ -38,6 +40,8 @@ from mmalign.formats.preference import Preference, Response, Span
 from mmalign.formats.values import require_map, require_position
 
 _RESPONSE_FACTS = ("score", "scores", "critique", "spans", "media", "model", "annotator")
+_FIRST = ("chosen", "completion")
+"""Column of the first response: of a row that was compared or demonstrates, and of an answer judged by itself."""
 _MEDIA_FACTS = ("frames", "sha256", "span_s", "frame_indices")
 
 
@@ -52,12 +56,13 @@ def to_columns(preference: Preference) -> dict[str, Any]:
         "id": preference.id,
         "prompt": [_message_column(message, kinds) for message in preference.prompt],
         "images": [_media_struct(ref) for ref in media if ref.kind == "image"],
-        "chosen": [_message_column(message, kinds) for message in responses[0].messages],
+        _FIRST[preference.label is not None]: [_message_column(message, kinds) for message in responses[0].messages],
     }
     if len(responses) > 1:
         row["rejected"] = [_message_column(message, kinds) for message in preference.rejected.messages]
     facts = {
         "videos": [_media_struct(ref) for ref in media if ref.kind == "video"],
+        "label": preference.label,
         "margin": preference.margin,
         "weight": preference.weight if preference.weight != 1.0 else None,
         "difficulty": preference.difficulty,
@@ -107,6 +112,7 @@ def _from_columns(row: Mapping[str, Any]) -> Preference:
         media=_in_order(media, order),
         responses=responses or ends,
         ties=tuple(tuple(group) for group in row.get("ties") or ()),
+        label=row.get("label"),
         margin=row.get("margin"),
         weight=1.0 if row.get("weight") is None else row["weight"],
         difficulty=row.get("difficulty"),
@@ -245,10 +251,10 @@ def _said_facts(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _read_ends(row: Mapping[str, Any]) -> tuple[Response, ...]:
-    """Return what stands in the columns `chosen` and `rejected`."""
+    """Return what stands in the columns `chosen` and `rejected`, or `completion`."""
     said = [
         _read_messages(row[name], name, media_allowed=False)
-        for name in ("chosen", "rejected")
+        for name in ("completion", "chosen", "rejected")
         if row.get(name) is not None
     ]
     return tuple(Response(messages=tuple(messages)) for messages, _ in said)

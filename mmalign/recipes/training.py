@@ -115,6 +115,7 @@ def prepare_rows(
             tokeniser=tokeniser,
             responses_read=objective.responses_read,
             require=objective.require_scores,
+            borrows=objective.needs_mismatch,
             reads=objective.description,
             directory=run.data,
             quarantine=run.quarantine,
@@ -154,6 +155,8 @@ def reader_of(rows: PreparedRows, tokeniser: Tokeniser, objective: Objective, *,
         responses_read=objective.responses_read,
         family=tokeniser.family,
         pad_id=tokeniser.pad_id,
+        answers=tokeniser.answers if objective.needs_mismatch else None,
+        max_length=tokeniser.max_length,
         kept=KeptTrees(_KEPT_TREES_BYTES if read_again else 0),
     )
 
@@ -209,7 +212,7 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
         train=Split(
             reader_of(rows.train, rows.train_tokeniser, learner.objective, read_again=read_again), sampler, learner
         ),
-        held_out=held_out_split(config, rows, learner, engine),
+        held_out=held_out_split(config, rows, learner, engine, rows_per_step=sampler.rows_per_step),
         config=train,
         data=config.data,
         total_steps=total_steps,
@@ -219,8 +222,15 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
     )
 
 
-def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: str) -> Split | None:
-    """Return held-out rows in file order, cut by length, or None."""
+def held_out_split(
+    config: RecipeConfig, rows: Rows, learner: Learner, engine: str, *, rows_per_step: int
+) -> Split | None:
+    """Return held-out rows in file order, cut by length, or None.
+
+    Args:
+        rows_per_step: of training; an objective that compares across a step is told as much of held-out rows at a time,
+            so that its loss there can be set beside that of training.
+    """
     if rows.held_out is None:
         return None
     sampler = StepSampler(
@@ -229,6 +239,7 @@ def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: s
         world_size=learner.accelerator.num_processes,
         shuffle=False,
         max_tokens_per_batch=config.train.max_tokens_per_batch,
+        step_rows=rows_per_step if learner.objective.whole_step else None,
     )
     read_again = config.train.eval_steps is not None
     reader = reader_of(rows.held_out, rows.held_out_tokeniser, learner.objective, read_again=read_again)

@@ -32,6 +32,7 @@ def of_preference(preference: Preference, place: Place) -> dict[str, Any]:
         "turns": [_turn(message, numbers) for message in preference.prompt],
         "answers": [_answer(response, levels[k], k, numbers, place) for k, response in enumerate(preference.responses)],
         "ties": [list(group) for group in preference.ties],
+        "label": preference.label,
         "margin": preference.margin,
         "weight": preference.weight if preference.weight != 1 else None,
         "difficulty": preference.difficulty,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmalign.engine.families import Family
@@ -20,6 +21,7 @@ from mmalign.engine.tokenise import PromptTree
 from mmalign.engine.tree import TreeBatch, collate
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
+from mmalign.train.mismatch import with_answer_of_another
 from mmalign.train.rows import PreparedRows
 from mmalign.train.sampler import MicroBatch
 from mmalign.train.vanished import RefusedAtLoading
@@ -50,6 +52,9 @@ class BatchReader(Dataset):
         rows: the prepared rows.
         tokenise: one row -> its tree; raises RowError for what cannot be loaded.
         responses_read: levels of a row -> positions of the responses that the objective reads.
+        answers: one row -> the tokens of its responses, where the objective reads beside each row's responses one
+            answer to another prompt; None where it does not.
+        max_length: bound on a prompt and such an answer together.
         family: of the model.
         pad_id: an id to pad with.
         left_out: rows that are passed over because they were refused before and are on record.
@@ -61,6 +66,8 @@ class BatchReader(Dataset):
     responses_read: Callable[[Sequence[int]], Sequence[int]]
     family: Family
     pad_id: int
+    answers: Callable[[Preference], Sequence[Tensor]] | None = None
+    max_length: int | None = None
     left_out: frozenset[int] = frozenset()
     kept: KeptTrees = field(default_factory=lambda: KeptTrees(0))
 
@@ -79,10 +86,18 @@ class BatchReader(Dataset):
         try:
             preference = self.rows.with_bytes(stored)
             tree = keep_responses(self.tokenise(preference), self.responses_read(preference.levels()))
+            if self.answers is not None:
+                tree = with_answer_of_another(tree, self._borrowed(row), self.max_length)
         except RowError as error:
             return RefusedAtLoading.of(stored, error)
         self.kept.put(row, tree)
         return tree
+
+    def _borrowed(self, row: int) -> Tensor:
+        """Return the answer to another prompt that stands beside the responses of `row`."""
+        lender, place = self.rows.lender(row)
+        preference = self.rows.stored(lender)
+        return self.answers(preference)[self.responses_read(preference.levels())[place]]
 
 
 class KeptTrees:

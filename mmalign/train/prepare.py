@@ -30,6 +30,7 @@ from mmalign.formats.preference import Preference
 from mmalign.formats.store import to_line
 from mmalign.sources.detect import read
 from mmalign.sources.quarantine import Quarantine
+from mmalign.train.mismatch import lenders, room_for_answer
 from mmalign.train.progress import Counting
 from mmalign.train.rows import COLUMNS, MediaStore, PreparedRows, with_media
 
@@ -51,6 +52,7 @@ class Preparation:
         tokeniser: counts tokens and finds out what does not fit.
         responses_read: levels of a row -> positions of the responses that the objective reads.
         require: raises RowError for a row that lacks what the objective reads beside its responses.
+        borrows: whether the objective reads, beside each row's responses, one answer to another prompt.
         reads: the objective in words; rows are prepared anew when it changes.
         directory: the run's `data/`.
         quarantine: the run's file of refused rows.
@@ -63,6 +65,7 @@ class Preparation:
     reads: str
     directory: Path
     quarantine: Path
+    borrows: bool = False
 
 
 def prepare(split: str, source: str, how: Preparation, *, writes: bool = True) -> PreparedRows:
@@ -134,6 +137,8 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
             rows = _kept_rows(source, how, media, quarantine, actions)
             content = _write_rows(unfinished, counting.each(rows))
         quarantine.check()
+        if how.borrows:
+            _lend_answers(unfinished, how.config.max_length)
         facts = {
             "fingerprint": fingerprint,
             "content": content,
@@ -184,7 +189,7 @@ def _positions_read(preference: Preference, responses_read: ResponsesRead) -> Se
             "row gives the objective nothing to compare",
             field="responses",
             value=f"{len(preference.responses)} response(s), levels {preference.levels()}",
-            hint="comparing needs two responses of different rank; add the sft objective to use single answers too",
+            hint="comparing needs two responses of different rank; single answers are for sft, or with a label for kto",
         )
     return positions
 
@@ -205,3 +210,19 @@ def _write_rows(directory: Path, rows: Iterator[KeptRow]) -> str:
     np.save(directory / "lengths.npy", np.array(lengths, dtype=np.int32).reshape(-1, len(COLUMNS)))
     np.save(directory / "responses.npy", np.array(responses, dtype=np.int32))
     return digest.hexdigest()[:32]
+
+
+def _lend_answers(directory: Path, max_length: int | None) -> None:
+    """Choose for every row the answer to another prompt, and count its tokens among those of the row's responses."""
+    lengths, responses = np.load(directory / "lengths.npy"), np.load(directory / "responses.npy")
+    counts = lengths[:, COLUMNS.index("responses")]
+    ends = np.cumsum(counts)
+    lender = lenders(len(lengths))
+    place = np.arange(len(lengths)) % counts[lender]
+    room = room_for_answer(lengths[:, COLUMNS.index("prompt_tokens")], max_length)
+    borrowed = np.minimum(responses[ends[lender] - counts[lender] + place], room)
+    lengths[:, COLUMNS.index("response_tokens")] += borrowed
+    lengths[:, COLUMNS.index("responses")] += 1
+    np.save(directory / "lengths.npy", lengths)
+    np.save(directory / "responses.npy", np.insert(responses, ends, borrowed))
+    np.save(directory / "lenders.npy", np.stack([lender, place], 1).astype(np.int32))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mmalign.engine.logps import GroupLogps
 from mmalign.engine.reference import Reference
-from mmalign.engine.tree import TreeBatch
+from mmalign.engine.tree import NOT_OF_THE_ROW, TreeBatch
 from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
@@ -32,6 +32,7 @@ from mmalign.objectives.compose import Objective, ObjectiveOutput
 from mmalign.objectives.terms import Memory, StepFacts
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
+from mmalign.train.noise import RandomState, drawing_from, random_state
 from mmalign.train.optim import set_learning_rate
 from mmalign.train.survey import collect, told
 
@@ -63,12 +64,17 @@ class Learner:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One micro-batch as an objective sees it; a filler counts for nothing."""
+    """One micro-batch as an objective sees it; a filler counts for nothing.
+
+    Args:
+        noise: what the policy's forward drew its dropout from.
+    """
 
     policy: GroupLogps
     reference: GroupLogps | None
     facts: GroupFacts
     is_filler: bool
+    noise: RandomState
 
     def survey(self, objective: Objective) -> dict[str, Tensor]:
         """Return what `objective` wants known of it."""
@@ -160,15 +166,19 @@ def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | None = None) -
     """Return log-probs and facts of one micro-batch.
 
     Args:
-        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed.
+        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed, and with the same
+            dropout, so that the loss is the one of what the step was told.
     """
     if seen is not None and seen.policy.token_logps.requires_grad:
         return seen
-    batch = loaded.batch.to(learner.accelerator.device)
+    device = learner.accelerator.device
+    batch = loaded.batch.to(device)
     with learner.vision.batch(batch):
         reference = _reference_logps(learner, loaded, batch) if seen is None else seen.reference
-        policy = _policy_logps(learner, batch)
-    return Scored(policy=policy, reference=reference, facts=facts_of(batch), is_filler=loaded.is_filler)
+        noise = random_state(device) if seen is None else seen.noise
+        with drawing_from(None if seen is None else noise, device):
+            policy = _policy_logps(learner, batch)
+    return Scored(policy=policy, reference=reference, facts=facts_of(batch), is_filler=loaded.is_filler, noise=noise)
 
 
 def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, GroupLogps]:
@@ -213,7 +223,7 @@ def facts_of(batch: TreeBatch) -> GroupFacts:
         levels=batch.levels,
         weight=batch.weight,
         margin=batch.margin,
-        response_mask=batch.response_lengths > 0,
+        response_mask=(batch.response_lengths > 0) & (batch.levels != NOT_OF_THE_ROW),
         scores=batch.scores,
         seed=torch.tensor([crc32(name.encode()) for name in batch.ids], device=device),
         annotator=torch.tensor([crc32(tags.get("annotator", "").encode()) for tags in batch.tags], device=device),
