@@ -18,7 +18,9 @@ from mmalign.formats.preference import Preference, Response, Span
 
 KEYS = {
     "": "recipe model engine vision data objective train",
-    "model": "path reference precompute_reference lora quantize freeze dtype attn_implementation trust_remote_code",
+    "model": "path reference precompute_reference reference_update lora quantize freeze dtype attn_implementation "
+    "trust_remote_code",
+    "model.reference_update": "kind every_steps mixup_alpha",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
     "data": "train eval root format min_pixels max_pixels video max_length max_refused_share allow_http num_workers",
@@ -42,7 +44,7 @@ VERBS = {
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {
-    Preference: "id prompt responses media ties margin weight difficulty tags provenance",
+    Preference: "id prompt responses media ties label margin weight difficulty tags provenance",
     Response: "messages score scores critique spans media model annotator",
     Span: "start end weight",
     Message: "role parts",
@@ -52,7 +54,8 @@ ERRORS = "MmalignError ConfigError DataError RowError ModelError TrainingError C
 OBJECTIVES = (
     "dpo cdpo robust ipo hinge dpo_norm exo discopop f_dpo ld_dpo sampo mask_dpo ddpo wpo rpo curry_dpo "
     "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
-    "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa"
+    "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa "
+    "kto apo_zero_unpaired bco_unpaired"
 )
 NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign"
 OPTIONS_OF_OBJECTIVES = (

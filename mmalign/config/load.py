@@ -88,7 +88,7 @@ def _objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveCheck) 
     if problems or uses_reference:
         return problems
     names = " + ".join(spec.name for spec in recipe.objective)
-    for key in ("reference", "precompute_reference"):
+    for key in ("reference", "precompute_reference", "reference_update"):
         if getattr(recipe.model, key):
             text = f"objective {names} compares with no reference; remove this key, or use one that does (dpo)"
             problems.append(Problem(path=("model", key), text=text))

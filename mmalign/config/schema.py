@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from mmalign.config.rules import require_possible
 
+_TRL_SYNC = ("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha")
+TRL_SYNC_STEPS, TRL_MIXUP_ALPHA = 512, 0.6
+"""TRL's defaults."""
+
 Part = Literal["vision", "projector", "language"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab", "aim"]
 
@@ -46,6 +50,17 @@ class LoraConfig(Section):
     """Parts of the model whose modules may get an adapter."""
 
 
+class ReferenceUpdateConfig(Section):
+    """How the reference follows the policy while training (TR-DPO)."""
+
+    kind: Literal["sync", "ema"]
+    """`sync`: the reference becomes a copy of the policy. `ema`: it takes over a share of the policy's weights."""
+    every_steps: Count
+    """Optimiser steps between two moves (`ref_model_sync_steps` in TRL, where it is 512)."""
+    mixup_alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share that `ema` takes over (`ref_model_mixup_alpha` in TRL). Default: 0.6 for `ema`; `sync` has none."""
+
+
 class ModelConfig(Section):
     """Which model is trained, what it is compared with, and which of its weights move."""
 
@@ -55,6 +70,8 @@ class ModelConfig(Section):
     """Model to compare with. Default: the start of the run (adapter off with LoRA, a frozen copy without)."""
     precompute_reference: bool = False
     """Compute the reference's log-probs once before training and keep them on disk; no reference stays in memory."""
+    reference_update: ReferenceUpdateConfig | None = None
+    """Let the reference follow the policy; TRL's names (sync_ref_model, ...) are read too. Default: it stays."""
     lora: LoraConfig | None = None
     """Train adapters only. Leave out for full fine-tuning."""
     quantize: Literal["4bit", "8bit"] | None = None
@@ -67,6 +84,18 @@ class ModelConfig(Section):
     """Attention kernel. Default: what the model family does best with."""
     trust_remote_code: bool = False
     """Permit code that comes with the model directory to run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_trl(cls, values: Any) -> Any:
+        """Read TRL's three options of TR-DPO as the one key that they are here; alone they would say nothing."""
+        if not isinstance(values, dict) or "reference_update" in values or values.get("sync_ref_model") is not True:
+            return values
+        rest = {key: value for key, value in values.items() if key not in _TRL_SYNC}
+        steps = values.get("ref_model_sync_steps", TRL_SYNC_STEPS)
+        alpha = values.get("ref_model_mixup_alpha", TRL_MIXUP_ALPHA)
+        how = {"kind": "sync"} if alpha == 1 else {"kind": "ema", "mixup_alpha": alpha}
+        return {**rest, "reference_update": {"every_steps": steps, **how}}
 
 
 class VisionConfig(Section):

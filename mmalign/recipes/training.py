@@ -17,6 +17,7 @@ from mmalign.config.schema import RecipeConfig
 from mmalign.engine import fingerprint
 from mmalign.engine.families import family_of
 from mmalign.engine.load import load_config
+from mmalign.engine.moving_reference import MovingReference
 from mmalign.engine.parts import trainable_report
 from mmalign.engine.policy import Policy, load_policy
 from mmalign.engine.reference import Reference
@@ -185,6 +186,7 @@ def build_learner(
         optimizer=optimizer,
         max_grad_norm=config.train.max_grad_norm,
         memory=objective.first_memory(),
+        following=reference if isinstance(reference, MovingReference) else None,
     )
 
 

@@ -23,6 +23,7 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.engine.moving_reference import MovingReference
 from mmalign.engine.reference import Reference
 from mmalign.engine.tree import NOT_OF_THE_ROW, TreeBatch
 from mmalign.engine.vision_memo import VisionMemo
@@ -50,6 +51,7 @@ class Learner:
         optimizer: as `accelerator.prepare` returned it; None where nothing is trained.
         max_grad_norm: longest gradient; None never clips.
         memory: what the objective remembers from step to step, by part; the same on all ranks, changed by every step.
+        following: the reference, where it follows the policy.
     """
 
     accelerator: Accelerator
@@ -60,6 +62,7 @@ class Learner:
     optimizer: torch.optim.Optimizer | None = None
     max_grad_norm: float | None = None
     memory: dict[str, Memory] = field(default_factory=dict)
+    following: MovingReference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,8 @@ def train_step(
     _require_finite(accelerator, loaded, losses, step=step, loss=loss, grad_norm=grad_norm)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
+    if learner.following is not None:
+        learner.following.after_step(step)
     learner.memory.update(learner.objective.remember(learner.memory, together))
     return StepReport(
         metrics={"loss": loss, **means, "grad_norm": grad_norm, "learning_rate": learning_rate},
