@@ -20,9 +20,10 @@ from mmalign.formats.prompt import Prompt
 
 KEYS = {
     "": "recipe model engine vision data objective train",
-    "model": "path reference precompute_reference token_reward teacher lora quantize freeze dtype attn_implementation "
-    "trust_remote_code",
+    "model": "path reference precompute_reference reference_update token_reward teacher lora quantize freeze dtype "
+    "attn_implementation trust_remote_code",
     "model.teacher": "path contrast top_k",
+    "model.reference_update": "kind every_steps mixup_alpha",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
     "data": "root format min_pixels max_pixels video max_refused_share allow_http train eval max_length num_workers",
@@ -60,7 +61,7 @@ VERBS = {
     "--sampling --fps --frames --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {
-    Preference: "id prompt responses media ties margin weight difficulty tags provenance",
+    Preference: "id prompt responses media ties label margin weight difficulty tags provenance",
     Prompt: "id prompt media tags provenance",
     Response: "messages score scores critique spans media model annotator",
     Span: "start end weight",
@@ -73,7 +74,7 @@ OBJECTIVES = (
     "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
     "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa "
     "infifpo infifpo_sum poft sppo sppo_single irepo selm xpo cream spa scir crm eurus "
-    "tdpo1 tdpo2"
+    "tdpo1 tdpo2 kto apo_zero_unpaired bco_unpaired"
 )
 NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign selfee omni_dpo tdpo"
 OPTIONS_OF_OBJECTIVES = (

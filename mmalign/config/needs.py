@@ -38,7 +38,7 @@ def unmet(recipe: RecipeConfig, needs: Collection[str], *, says_reference: bool 
     names = " + ".join(spec.name for spec in recipe.objective)
     model, teacher = recipe.model, recipe.model.teacher
     if REFERENCE not in needs:
-        for key in ("reference", "precompute_reference"):
+        for key in ("reference", "precompute_reference", "reference_update"):
             if getattr(model, key) or (key == "reference" and says_reference):
                 text = f"objective {names} compares with no reference; remove this key, or use one that does (dpo)"
                 yield Problem(path=("model", key), text=text)

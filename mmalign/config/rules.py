@@ -56,8 +56,26 @@ def reference_fits_recipe(recipe: RecipeConfig) -> Iterator[Problem]:
         return
     if recipe.model.reference is not None:
         yield _problem(("model", "reference"), "recipe 'sft' uses no reference; remove it")
-    if recipe.model.precompute_reference:
-        yield _problem(("model", "precompute_reference"), "recipe 'sft' uses no reference; remove it")
+    for key in ("precompute_reference", "reference_update"):
+        if getattr(recipe.model, key):
+            yield _problem(("model", key), "recipe 'sft' uses no reference; remove it")
+
+
+def reference_can_move(recipe: RecipeConfig) -> Iterator[Problem]:
+    """A reference that follows the policy is held in memory, in weights that are the policy's."""
+    model, place = recipe.model, ("model", "reference_update")
+    if model.reference_update is None:
+        return
+    if model.precompute_reference:
+        yield _problem(place, "a table of model.precompute_reference cannot follow the policy; remove one of the two")
+    if model.reference is not None and model.lora is not None:
+        yield _problem(
+            place,
+            "model.reference has no adapter that could follow that of model.lora; leave out model.reference, and the "
+            "start of the run follows",
+        )
+    if model.reference_update.kind == "sync" and model.reference_update.mixup_alpha is not None:
+        yield _problem((*place, "mixup_alpha"), "kind 'sync' takes over all of the policy; use kind: ema, or remove it")
 
 
 def lora_parts_are_trained(recipe: RecipeConfig) -> Iterator[Problem]:
@@ -186,6 +204,7 @@ def evaluation_has_rows(recipe: RecipeConfig) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     objective_fits_recipe,
     reference_fits_recipe,
+    reference_can_move,
     lora_parts_are_trained,
     something_is_trained,
     quantized_weights_have_adapters,

@@ -17,6 +17,10 @@ from mmalign.config.section import Section
 from mmalign.config.stage_rules import require_stages_possible
 from mmalign.config.stages import StageConfig
 
+_TRL_SYNC = ("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha")
+TRL_SYNC_STEPS, TRL_MIXUP_ALPHA = 512, 0.6
+"""TRL's defaults."""
+
 Part = Literal["vision", "projector", "language"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab", "aim"]
 
@@ -53,6 +57,17 @@ class TeacherConfig(Section):
     """Likeliest tokens kept of each distribution, on disk; the mass of the others is kept as one number."""
 
 
+class ReferenceUpdateConfig(Section):
+    """How the reference follows the policy while training (TR-DPO)."""
+
+    kind: Literal["sync", "ema"]
+    """`sync`: the reference becomes a copy of the policy. `ema`: it takes over a share of the policy's weights."""
+    every_steps: Count
+    """Optimiser steps between two moves (`ref_model_sync_steps` in TRL, where it is 512)."""
+    mixup_alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share that `ema` takes over (`ref_model_mixup_alpha` in TRL). Default: 0.6 for `ema`; `sync` has none."""
+
+
 class ModelConfig(Section):
     """Which model is trained, what it is compared with, and which of its weights move."""
 
@@ -66,6 +81,8 @@ class ModelConfig(Section):
     """Frozen model whose log-probs against the reference's are rewards of single tokens (sail)."""
     teacher: TeacherConfig | None = None
     """Teacher of objectives that imitate one (dckd, adpa, aligndistil)."""
+    reference_update: ReferenceUpdateConfig | None = None
+    """Let the reference follow the policy; TRL's names (sync_ref_model, ...) are read too. Default: it stays."""
     lora: LoraConfig | None = None
     """Train adapters only. Leave out for full fine-tuning."""
     adapter: Annotated[str, Field(min_length=1)] | None = None
@@ -80,6 +97,18 @@ class ModelConfig(Section):
     """Attention kernel. Default: what the model family does best with."""
     trust_remote_code: bool = False
     """Permit code that comes with the model directory to run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_trl(cls, values: Any) -> Any:
+        """Read TRL's three options of TR-DPO as the one key that they are here; alone they would say nothing."""
+        if not isinstance(values, dict) or "reference_update" in values or values.get("sync_ref_model") is not True:
+            return values
+        rest = {key: value for key, value in values.items() if key not in _TRL_SYNC}
+        steps = values.get("ref_model_sync_steps", TRL_SYNC_STEPS)
+        alpha = values.get("ref_model_mixup_alpha", TRL_MIXUP_ALPHA)
+        how = {"kind": "sync"} if alpha == 1 else {"kind": "ema", "mixup_alpha": alpha}
+        return {**rest, "reference_update": {"every_steps": steps, **how}}
 
 
 class VisionConfig(Section):

@@ -50,7 +50,8 @@ class PromptTree:
         prompt_extra: further outputs per prompt token ("token_type_ids" [P]).
         response_ids: K tensors int64 [R_k], ending with what the chat template puts after an answer.
         response_weights: K tensors float32 [R_k] made from spans, None when no response has spans.
-        levels: of each response; 0 is best, equal numbers are ties.
+        levels: of each response; 0 is best, equal numbers are ties, `tree.NOT_OF_THE_ROW` marks an answer to another
+            prompt.
         margin, weight, tags: of the row.
         scores: of each response, nan where one has none; empty where none has.
         numbers: named scores of the responses, nan where one has none; names that no response has are left out.
@@ -224,6 +225,10 @@ class Tokeniser:
             "prompt_extra": types,
             "media_key": media_key,
         }
+
+    def answers(self, preference: Preference) -> tuple[Tensor, ...]:
+        """Return the tokens of every response, K tensors int64 [R_k], without a look at the media."""
+        return tuple(torch.tensor(ids) for ids in self._draft(preference).encoded["input_ids"])
 
     def lengths(self, preference: Preference) -> TreeLengths:
         """Return the numbers of tokens that `__call__` makes, and what it does to make the row fit; reads only headers.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mmalign.engine.tokenise import PromptTree
 
 PADDING = -1
+NOT_OF_THE_ROW = -1
+"""Level where there is no response, or one that answers another prompt and is compared with nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class TreeBatch:
         media: collated processor outputs.
         media_sizes: for each of them, how many entries of dimension 0 belong to each row.
         media_keys: hash of every row's media, None for rows without.
-        levels: int64 [B, K]; 0 is best, equal numbers are ties, -1 where there is no response.
+        levels: int64 [B, K]; 0 is best, equal numbers are ties, `NOT_OF_THE_ROW` where no response of the row stands.
         weight: float32 [B].
         margin: float32 [B], nan where the row has none.
         scores: float32 [B, K] of the responses, nan where one has none.
@@ -139,7 +141,7 @@ def collate(trees: Sequence[PromptTree], family: Family, pad_id: int, views: Seq
         media=media,
         media_sizes=media_sizes,
         media_keys=tuple(tree.media_key for tree in trees),
-        levels=_stack([torch.tensor(tree.levels) for tree in trees], -1),
+        levels=_stack([torch.tensor(tree.levels) for tree in trees], NOT_OF_THE_ROW),
         weight=torch.tensor([float(tree.weight) for tree in trees]),
         margin=torch.tensor([math.nan if tree.margin is None else float(tree.margin) for tree in trees]),
         scores=_stack([torch.tensor(tree.scores or [math.nan] * len(tree.levels)) for tree in trees], math.nan),

@@ -9,6 +9,8 @@ unchanged:
                 without a single picture
     chosen      the best response, a list of messages
     rejected    the worst response, of several that are equally bad the first; absent when there is one response only
+    completion  in place of chosen and rejected, an only response that was judged by itself; with it label: true for
+                good, false for bad, as in TRL's unpaired rows
 
 and, only in rows where they say something:
 
@@ -47,6 +49,8 @@ from mmalign.formats.preference import Preference, Response, Span
 from mmalign.formats.values import require_map, require_position
 
 _RESPONSE_FACTS = ("score", "scores", "critique", "spans", "media", "model", "annotator")
+_FIRST = ("chosen", "completion")
+"""Column of the first response: of a row that was compared or demonstrates, and of an answer judged by itself."""
 
 
 def to_columns(preference: Preference) -> dict[str, Any]:
@@ -60,12 +64,13 @@ def to_columns(preference: Preference) -> dict[str, Any]:
         "id": preference.id,
         "prompt": [_message_column(message, kinds) for message in preference.prompt],
         "images": columns.pop("images"),
-        "chosen": [_message_column(message, kinds) for message in responses[0].messages],
+        _FIRST[preference.label is not None]: [_message_column(message, kinds) for message in responses[0].messages],
     }
     if len(responses) > 1:
         row["rejected"] = [_message_column(message, kinds) for message in preference.rejected.messages]
     facts = {
         **columns,
+        "label": preference.label,
         "margin": preference.margin,
         "weight": preference.weight if preference.weight != 1.0 else None,
         "difficulty": preference.difficulty,
@@ -108,6 +113,7 @@ def _from_columns(row: Mapping[str, Any]) -> Preference:
         media=_in_order(media, order),
         responses=responses or ends,
         ties=tuple(tuple(group) for group in row.get("ties") or ()),
+        label=row.get("label"),
         margin=row.get("margin"),
         weight=1.0 if row.get("weight") is None else row["weight"],
         difficulty=row.get("difficulty"),
@@ -199,8 +205,9 @@ def _read_message(raw: Any, field: str, known: Set[MediaKind], kinds: list[Media
 
 
 def _read_ends(row: Mapping[str, Any]) -> tuple[Response, ...]:
-    """Return what stands in the columns `chosen` and `rejected`."""
-    said = [_read_answer(row[name], name) for name in ("chosen", "rejected") if row.get(name) is not None]
+    """Return what stands in the columns `chosen` and `rejected`, or `completion`."""
+    columns = ("completion", "chosen", "rejected")
+    said = [_read_answer(row[name], name) for name in columns if row.get(name) is not None]
     return tuple(Response(messages=messages) for messages in said)
 
 

@@ -54,6 +54,7 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "chosen": _MESSAGES,
     "rejected": _MESSAGES,
     "completion": _MESSAGES,
+    "label": pa.bool_(),
     "margin": pa.float64(),
     "weight": pa.float64(),
     "difficulty": pa.float64(),

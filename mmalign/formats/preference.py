@@ -78,7 +78,9 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preference:
-    """A prompt, its media and K >= 1 responses, best first. K = 1 is a demonstration (SFT).
+    """A prompt, its media and K >= 1 responses, best first.
+
+    K = 1 is a demonstration (SFT), or, with a label, an answer that was judged by itself (KTO).
 
     Args:
         id: unique within its data set; tables of reference log-probs and reports refer to it.
@@ -86,6 +88,8 @@ class Preference:
         media: every medium of the prompt; `MediaPart.index` points here.
         responses: best first.
         ties: groups of neighbouring positions that are equally good, e.g. ((1, 2),).
+        label: how the only response was judged by itself: True good, False bad; None where nobody said. Of several
+            responses their order says it.
         margin: how much better the best is than the worst, in the annotator's unit.
         weight: weight of the row in the loss.
         difficulty: set by curricula; larger is harder.
@@ -98,6 +102,7 @@ class Preference:
     responses: tuple[Response, ...]
     media: tuple[MediaRef, ...] = ()
     ties: tuple[tuple[int, ...], ...] = ()
+    label: bool | None = None
     margin: float | None = None
     weight: float = 1.0
     difficulty: float | None = None
@@ -120,6 +125,7 @@ class Preference:
             raise RowError("weight must not be negative", field="weight", value=self.weight)
         self._require_media_match()
         self._require_order()
+        self._require_label()
 
     def _require_media_match(self) -> None:
         require_media_match(self.prompt, self.media)
@@ -143,6 +149,19 @@ class Preference:
             if not neighbours or group[0] < 0 or group[-1] >= len(self.responses):
                 raise RowError("a tie must name neighbouring responses", field="ties", value=group)
 
+    def _require_label(self) -> None:
+        if self.label is None:
+            return
+        if not isinstance(self.label, bool):
+            raise RowError("label must be true or false", field="label", value=self.label)
+        if len(self.responses) > 1:
+            raise RowError(
+                "label judges one answer alone, and the row has several",
+                field="label",
+                value=len(self.responses),
+                hint="put the best first (chosen, rejected), or write one row an answer",
+            )
+
     @property
     def chosen(self) -> Response:
         """The best response."""
@@ -163,7 +182,12 @@ class Preference:
         return levels.index(levels[-1]) or min(1, len(levels) - 1)
 
     def levels(self) -> tuple[int, ...]:
-        """Return one integer per response: 0 for the best level, equal integers for ties."""
+        """Return one integer per response: 0 for the best level, equal integers for ties.
+
+        An only response that was judged bad is of level 1: below the good one that nobody wrote.
+        """
+        if self.label is False:
+            return (1,)
         tied_to_previous = {index for group in self.ties for index in group[1:]}
         levels: list[int] = []
         for k in range(len(self.responses)):

@@ -49,6 +49,39 @@ def preference_metrics(pairing: str, rewards: Tensor, policy: GroupLogps, facts:
     }
 
 
+def judged_metrics(
+    rewards: Tensor, baseline: Tensor, policy: GroupLogps, good: Tensor, bad: Tensor
+) -> dict[str, Ratio]:
+    """Return what is logged about answers that are judged one by one; every judged answer counts once.
+
+    Args:
+        rewards: [B, K].
+        baseline: [], what they are measured from.
+        good, bad: bool [B, K].
+
+    Returns:
+        `rewards/chosen` and `rewards/rejected` of good and of bad answers, `rewards/baseline`, `rewards/accuracies`
+        (share of judged answers whose reward is on their side of the baseline), `logps/...` (sums over tokens),
+        `lengths/...` (tokens).
+    """
+    right = (good & (rewards > baseline)) | (bad & (rewards < baseline))
+    values = {"rewards": rewards, "logps": policy.sums().detach(), "lengths": policy.lengths()}
+    sides = {
+        f"{name}/{side}": _selected_mean(value.to(rewards.dtype), where)
+        for name, value in values.items()
+        for side, where in (("chosen", good), ("rejected", bad))
+    }
+    return {
+        **sides,
+        "rewards/baseline": _selected_mean(baseline.expand(rewards.shape), good | bad),
+        "rewards/accuracies": _selected_mean(right.to(rewards.dtype), good | bad),
+    }
+
+
+def _selected_mean(values: Tensor, where: Tensor) -> Ratio:
+    return Ratio((values * where).sum(), where.sum().to(values.dtype))
+
+
 def _sides(name: str, value: Tensor, pairs: PairIndex) -> dict[str, Ratio]:
     return {
         f"{name}/chosen": _group_mean(value[:, 0], pairs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
 from mmalign.objectives.links import Comparison
 from mmalign.objectives.score import Score
 from mmalign.objectives.targets import CERTAIN
-from mmalign.objectives.terms import Memory, Part, StepFacts
+from mmalign.objectives.terms import Comparing, Memory, StepFacts
 from mmalign.objectives.tokens import TokenRule, scramble, weighted
 from mmalign.objectives.weights import compared_weight, shared_weight
 from mmalign.pairs.ranking import rank_pairs
@@ -53,7 +54,7 @@ class Pairs:
         return self.scores[:, 1]
 
 
-class PairRule:
+class PairRule(ABC):
     """A number found for every pair in place of a constant: a target, a weight, a factor of beta, or a shift of scores.
 
     `needs_purity`: reads `GroupLogps.log_purity`; `needs_scores`: reads how far the scores of the two are apart, for
@@ -70,9 +71,9 @@ class PairRule:
     numbers: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
 
+    @abstractmethod
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return [P], or what broadcasts against the scores [P, 2] where they are shifted."""
-        raise NotImplementedError
 
     def noted(self, pairs: Pairs) -> Tensor | None:
         """Return [P], what the rule wants to know of every pair of the step beside its scores; None for nothing."""
@@ -116,7 +117,7 @@ class Survey:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairwise(Part):
+class Pairwise(Comparing):
     """Mean over groups of the mean over their pairs of  omega [ q right(s_w, s_l) + (1 - q) wrong(s_w, s_l) ].
 
     Args:

@@ -19,12 +19,14 @@ from mmalign.objectives.presets_lists import LIST_PRESETS
 from mmalign.objectives.presets_numbers import NUMBER_PRESETS
 from mmalign.objectives.presets_ratio import RATIO_PRESETS
 from mmalign.objectives.presets_sides import SIDES_PRESETS
+from mmalign.objectives.presets_unpaired import UNPAIRED_PRESETS
 from mmalign.objectives.presets_visual import VISUAL_PRESETS
 from mmalign.objectives.presets_weighed import WEIGHED_PRESETS
 
 GROUPS: Mapping[str, tuple[Preset, ...]] = {
     "margins against a reference": RATIO_PRESETS,
     "each response by itself, or a batch as a whole, against a reference": SIDES_PRESETS,
+    "answers judged one by one": UNPAIRED_PRESETS,
     "without a reference": FREE_PRESETS,
     "pairs that count unequally": WEIGHED_PRESETS,
     "whole lists": LIST_PRESETS,

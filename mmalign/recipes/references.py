@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from accelerate import Accelerator
 
-from mmalign.config.schema import RecipeConfig
+from mmalign.config.schema import TRL_MIXUP_ALPHA, RecipeConfig
 from mmalign.engine import fingerprint
 from mmalign.engine.load import load_model
+from mmalign.engine.moving_reference import EarlierAdapter, MovingReference
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precomputed, Reference
 from mmalign.engine.reference_table import ReferenceTable
@@ -33,8 +34,22 @@ def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, 
     Raises:
         ConfigError: a second whole model would be needed where none fits on one rank.
     """
+    reference = _at_start(config, policy, objective, accelerator)
+    update = config.model.reference_update
+    if update is None or isinstance(reference, NoReference):
+        return reference
+    share = 1.0 if update.kind == "sync" else update.mixup_alpha or TRL_MIXUP_ALPHA
+    return MovingReference(reference, policy, every_steps=update.every_steps, share=share)
+
+
+def _at_start(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
     if not objective.needs_reference:
         return NoReference()
+    if is_sharded(accelerator) and config.model.reference_update is not None:
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} spreads the policy over ranks, and no rank holds the weights that "
+            "model.reference_update would copy; leave it out, or run with DDP"
+        )
     # What an adapter starts from is the bare model, unless it goes on with weights that it had before.
     adapter_off = config.model.lora is not None and config.model.adapter is None
     named = config.model.reference
@@ -56,7 +71,7 @@ def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, 
         )
         return FrozenCopy.of_model(model, policy)
     if adapter_off:
-        return AdapterOff(policy)
+        return AdapterOff(policy) if config.model.reference_update is None else EarlierAdapter(policy)
     # A table is filled before the first step, while the policy itself still is the start.
     return FrozenCopy(policy) if config.model.precompute_reference else FrozenCopy.of_start(policy)
 

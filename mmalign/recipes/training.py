@@ -16,6 +16,7 @@ from mmalign.config.row_sections import row_change
 from mmalign.config.schema import RecipeConfig
 from mmalign.engine.families import family_of
 from mmalign.engine.load import load_config
+from mmalign.engine.moving_reference import MovingReference
 from mmalign.engine.parts import trainable_report
 from mmalign.engine.policy import Policy, load_policy
 from mmalign.engine.reference import Reference
@@ -108,6 +109,7 @@ def prepare_rows(
             views=objective.views,
             read_in=objective.read_in,
             require=objective.require_scores,
+            borrows=objective.needs_mismatch,
             reads=objective.description,
             directory=run.data,
             quarantine=run.quarantine,
@@ -151,6 +153,8 @@ def reader_of(rows: PreparedRows, tokeniser: Tokeniser, objective: Objective, *,
         read_in=objective.read_in,
         family=tokeniser.family,
         pad_id=tokeniser.pad_id,
+        answers=tokeniser.answers if objective.needs_mismatch else None,
+        max_length=tokeniser.max_length,
         kept=KeptTrees(_KEPT_TREES_BYTES if read_again else 0),
     )
 
@@ -179,6 +183,7 @@ def build_learner(
         optimizer=optimizer,
         max_grad_norm=config.train.max_grad_norm,
         memory=objective.first_memory(),
+        following=reference if isinstance(reference, MovingReference) else None,
     )
 
 
@@ -189,7 +194,7 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
     sampler = train_sampler(config, rows, engine, ranks)
     total_steps = sampler.total_steps(epochs=config.train.num_train_epochs, max_steps=config.train.max_steps)
     read_again = total_steps > sampler.steps_per_epoch
-    held_out = held_out_split(config, rows, learner, engine)
+    held_out = held_out_split(config, rows, learner, engine, rows_per_step=sampler.rows_per_step)
     return Course(
         train=Split(
             reader_of(rows.train, rows.train_tokeniser, learner.objective, read_again=read_again), sampler, learner
@@ -219,8 +224,15 @@ def train_sampler(config: RecipeConfig, rows: Rows, engine: str, ranks: int) -> 
     )
 
 
-def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: str) -> Split | None:
-    """Return held-out rows in file order, cut by length, or None."""
+def held_out_split(
+    config: RecipeConfig, rows: Rows, learner: Learner, engine: str, *, rows_per_step: int
+) -> Split | None:
+    """Return held-out rows in file order, cut by length, or None.
+
+    Args:
+        rows_per_step: of training; an objective that compares across a step is told as much of held-out rows at a time,
+            so that its loss there can be set beside that of training.
+    """
     if rows.held_out is None:
         return None
     sampler = StepSampler(
@@ -229,6 +241,7 @@ def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: s
         world_size=learner.accelerator.num_processes,
         shuffle=False,
         max_tokens_per_batch=config.train.max_tokens_per_batch,
+        step_rows=rows_per_step if learner.objective.whole_step else None,
     )
     read_again = config.train.eval_steps is not None
     reader = reader_of(rows.held_out, rows.held_out_tokeniser, learner.objective, read_again=read_again)

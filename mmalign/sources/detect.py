@@ -35,11 +35,7 @@ from mmalign.sources import (
 from mmalign.sources.meaning import Watched, require_meaning_read, with_common_columns
 from mmalign.sources.quarantine import Refusal, RefusedRow
 from mmalign.sources.read import RawRow, read_raw
-from mmalign.sources.soundness import (
-    require_compared,
-    require_readable_columns,
-    require_sound,
-)
+from mmalign.sources.soundness import require_readable_columns, require_sound
 
 
 class Source(NamedTuple):
@@ -141,7 +137,6 @@ def parse(raw: RawRow, format: str | None = None) -> Preference:
     require_readable_columns(values)
     source = source or detect(values)
     preference = _parsed(source, watched)
-    require_compared(preference, values)
     require_meaning_read(values, watched.asked, source.name)
     require_sound(preference)
     own_id = preference.id or _own_id(watched)

@@ -32,6 +32,7 @@ from mmalign.formats.preference import Preference
 from mmalign.formats.store import to_line
 from mmalign.sources.detect import read
 from mmalign.sources.quarantine import Quarantine
+from mmalign.train.mismatch import lenders, room_for_answer
 from mmalign.train.progress import Counting
 from mmalign.train.rows import COLUMNS, MediaStore, PreparedRows, with_media
 
@@ -55,6 +56,7 @@ class Preparation:
         views: in which it reads rows beside their own.
         read_in: a view, levels -> positions that it reads in it.
         require: raises RowError for a row that lacks what the objective reads beside its responses.
+        borrows: whether the objective reads, beside each row's responses, one answer to another prompt.
         reads: the objective in words; rows are prepared anew when it changes.
         directory: the run's `data/`.
         quarantine: the run's file of refused rows.
@@ -70,6 +72,7 @@ class Preparation:
     reads: str
     directory: Path
     quarantine: Path
+    borrows: bool = False
     change: RowChange = RowChange()
 
 
@@ -150,6 +153,8 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
             content = _write_rows(unfinished, counting.each(rows), 1 + len(how.views))
         _require_selected(split, quarantine, left_out)
         quarantine.check()
+        if how.borrows:
+            _lend_answers(unfinished, how.config.max_length)
         facts = {
             "fingerprint": fingerprint,
             "content": content,
@@ -231,7 +236,7 @@ def _positions_read(preference: Preference, responses_read: ResponsesRead) -> Se
             "row gives the objective nothing to compare",
             field="responses",
             value=f"{len(preference.responses)} response(s), levels {preference.levels()}",
-            hint="comparing needs two responses of different rank; add the sft objective to use single answers too",
+            hint="comparing needs two responses of different rank; single answers are for sft, or with a label for kto",
         )
     return positions
 
@@ -253,3 +258,19 @@ def _write_rows(directory: Path, rows: Iterator[KeptRow], seen_as: int) -> str:
     np.save(directory / "lengths.npy", np.array(lengths, dtype=np.int32).reshape(-1, seen_as, len(COLUMNS)))
     np.save(directory / "responses.npy", np.array(responses, dtype=np.int32))
     return digest.hexdigest()[:32]
+
+
+def _lend_answers(directory: Path, max_length: int | None) -> None:
+    """Choose for every row the answer to another prompt, and count its tokens among those of the row's responses."""
+    lengths, responses = np.load(directory / "lengths.npy"), np.load(directory / "responses.npy")
+    counts = lengths[:, :, COLUMNS.index("responses")]
+    own, ends = counts[:, 0], np.cumsum(counts).reshape(counts.shape)[:, 0]
+    lender = lenders(len(lengths))
+    place = np.arange(len(lengths)) % own[lender]
+    room = room_for_answer(lengths[:, 0, COLUMNS.index("prompt_tokens")], max_length)
+    borrowed = np.minimum(responses[ends[lender] - own[lender] + place], room)
+    lengths[:, 0, COLUMNS.index("response_tokens")] += borrowed
+    lengths[:, 0, COLUMNS.index("responses")] += 1
+    np.save(directory / "lengths.npy", lengths)
+    np.save(directory / "responses.npy", np.insert(responses, ends, borrowed))
+    np.save(directory / "lenders.npy", np.stack([lender, place], 1).astype(np.int32))

@@ -64,6 +64,8 @@ def load_checkpoint(learner: Learner, path: Path, identity: Mapping[str, Any]) -
         state.load_optimizer(learner.optimizer, policy, path / "optimizer.safetensors")
     if learner.memory:
         learner.memory.update(state.load_memory(path / "memory.safetensors"))
+    if learner.following is not None:
+        state.load_reference(learner.following.weights, path / "reference.safetensors")
     random_states = path / f"rng-{accelerator.process_index}.safetensors"
     if random_states.exists():
         state.load_random_states(random_states)
@@ -94,6 +96,8 @@ def _write(learner: Learner, directory: Path) -> None:
     state.save_random_states(directory / f"rng-{accelerator.process_index}.safetensors")
     if learner.memory and accelerator.is_main_process:
         state.save_memory(learner.memory, directory / "memory.safetensors")
+    if learner.following is not None and accelerator.is_main_process:
+        state.save_reference(learner.following.weights, directory / "reference.safetensors")
     if is_sharded(accelerator):
         accelerator.save_state(str(directory / "sharded"))
     elif accelerator.is_main_process:

@@ -68,6 +68,22 @@ CASES = [
         ["data.eval=null", "train.per_device_eval_batch_size=5"],
         "train.per_device_eval_batch_size: evaluates on nothing",
     ),
+    (
+        ["recipe=sft", "model.reference_update={kind: sync, every_steps: 4}"],
+        "model.reference_update: recipe 'sft' uses no reference; remove it",
+    ),
+    (
+        ["model.precompute_reference=true", "model.reference_update={kind: sync, every_steps: 4}"],
+        "model.reference_update: a table of model.precompute_reference cannot follow the policy; remove one of the two",
+    ),
+    (
+        ["model.reference=other", "model.reference_update={kind: sync, every_steps: 4}"],
+        "model.reference_update: model.reference has no adapter that could follow that of model.lora; leave out",
+    ),
+    (
+        ["model.reference_update={kind: sync, every_steps: 4, mixup_alpha: 0.5}"],
+        "model.reference_update.mixup_alpha: kind 'sync' takes over all of the policy; use kind: ema, or remove it",
+    ),
 ]
 
 
@@ -93,5 +109,5 @@ def test_the_message_survives_braces_and_percent_signs(load_with):
 
 
 def test_every_rule_has_a_case():
-    assert len(RULES) == 14
+    assert len(RULES) == 15
     assert len(CASES) >= len(RULES)

@@ -5,7 +5,7 @@ import pytest
 from mmalign.config.load import dump, loads
 from mmalign.config.stages import stages_of
 from mmalign.errors import ConfigError
-from mmalign.recipes.configuration import needs_reference
+from mmalign.recipes.configuration import needs_of
 
 RECIPE = """\
 recipe: preference
@@ -34,7 +34,7 @@ stages:
 
 def stages(old="", new="", first=None):
     assert not old or RECIPE.count(old) == 1, f"{old!r} stands {RECIPE.count(old)} times in the recipe"
-    return stages_of(loads(RECIPE.replace(old, new), source="r.yaml", check_objectives=needs_reference), first)
+    return stages_of(loads(RECIPE.replace(old, new), source="r.yaml", check_objectives=needs_of), first)
 
 
 def test_a_stage_is_an_ordinary_recipe_that_reads_back_equal():
