@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import training_runs
 from PIL import Image
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from mmalign.modalities.table import MODALITIES, Modality, limits_below
 from mmalign.recipes.data_show import show
 from mmalign.recipes.data_view import view
 from mmalign.report.media_shelf import PICTURE_PIXELS
+from mmalign.sources.write import write
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "modalities.md").read_text(encoding="utf-8")
 MODULE, ROW = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -167,3 +169,25 @@ def test_a_kind_that_no_module_reads_is_refused_where_it_is_looked_at(tmp_path):
     assert "no modality reads this kind of media" in (tmp_path / "rows.html").read_text(encoding="utf-8")
     with pytest.raises(RowError, match="got 'smell'.; there are image, video; docs/modalities.md adds one"):
         limits_below(tmp_path)["smell"]
+
+
+def test_a_run_refuses_the_rows_whose_kind_its_model_or_nobody_reads(sound, tmp_path, tiny_model):
+    rows = training_runs.write_rows(tmp_path / "rows", 4, text_only=(0, 1))
+    (tmp_path / "rows" / "a.wav").write_bytes(FOUR)
+    lines = [to_line(heard(MediaRef(kind="sound", uri="a.wav"))), to_line(heard(MediaRef(kind="smell", uri="a.rose")))]
+    rows.write_text(rows.read_text() + "\n".join(lines) + "\n")
+    more = {"train__max_steps": 1, "data__max_refused_share": 0.5}
+    training_runs.run(training_runs.recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **more))
+    refused = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["reason"]) for line in refused] == [
+        (5, "model reads no sounds"),
+        (6, "no modality reads this kind of media"),
+    ]
+
+
+@pytest.mark.parametrize("to", ["trl", "sharegpt", "swift"])
+def test_formats_of_others_that_have_no_place_for_a_kind_refuse_it(tmp_path, to):
+    refused = []
+    out = tmp_path / "rows.jsonl"
+    write(out, [heard(MediaRef(kind="sound", uri="a.wav"))], to, lambda _, error: refused.append(error.reason))
+    assert refused == [f"{to} cannot hold this kind of media"]
