@@ -4,7 +4,8 @@
     python tools/bench_generate.py --family llava --answers 1,8 --tokens 64
 
 All ways draw answers of a fixed number of tokens from the same miniature of bench size. Before they are timed, greedy
-answers of all must be the same, token for token. Rounds are interleaved; figures are medians of wall and CPU seconds.
+answers of all must be the same, token for token. Rounds are interleaved; times are medians, arithmetic is
+counted once.
 
 - plain generate: `model.generate(..., num_return_sequences=N)`, which repeats the prompt and its picture N times;
 - repeated prompt: the same with our choice of tokens (`generate/plain.py`);
@@ -27,6 +28,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from PIL import Image  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from mmalign.formats.media import MediaRef  # noqa: E402
 from mmalign.formats.prompt import Prompt  # noqa: E402
@@ -86,6 +88,13 @@ class Case:
             raise SystemExit(f"greedy answers differ: {dict(zip(WAYS, found, strict=True))}")
 
 
+def operations(case: Case, way: str) -> float:
+    """Return the arithmetic of one round in GFLOP, which no other load on the machine changes."""
+    with FlopCounterMode(display=False) as counter:
+        case.answer(way)
+    return counter.get_total_flops() / 1e9
+
+
 def timed(case: Case, way: str) -> tuple[float, float, int]:
     """Return wall seconds, CPU seconds and tokens of one round."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -100,18 +109,20 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{arguments.family}, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}, {versions}\n")
-    print("| prompt | answers | way | s | CPU s | tokens/s | x plain | x plain, CPU time |")
-    print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| prompt | answers | way | GFLOP | s | CPU s | tokens/s | plain's GFLOP / its | plain's CPU time / its |")
+    print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as place:
         for answers in map(int, arguments.answers.split(",")):
             case = Case(arguments.family, arguments.side_px, answers, arguments.tokens, Path(place))
             case.require_agreement()
+            counted = {way: operations(case, way) for way in WAYS}
             rounds = [{way: timed(case, way) for way in WAYS} for _ in range(arguments.repeats)]
             for way in WAYS:
                 wall, cpu, tokens = (statistics.median(r[way][k] for r in rounds) for k in range(3))
-                times = [statistics.median(r[WAYS[0]][k] / r[way][k] for r in rounds) for k in range(2)]
-                cells = [case.prompt_tokens, answers, way, f"{wall:.2f}", f"{cpu:.2f}", f"{tokens / wall:.0f}"]
-                print("| " + " | ".join(map(str, [*cells, *(f"{ratio:.2f}" for ratio in times)])) + " |", flush=True)
+                shorter = statistics.median(r[WAYS[0]][1] / r[way][1] for r in rounds)
+                cells = [case.prompt_tokens, answers, way, f"{counted[way]:.1f}", f"{wall:.2f}", f"{cpu:.2f}"]
+                cells += [f"{tokens / wall:.0f}", f"{counted[WAYS[0]] / counted[way]:.2f}", f"{shorter:.2f}"]
+                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 def _arguments() -> argparse.Namespace:
