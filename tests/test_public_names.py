@@ -17,17 +17,24 @@ from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
 
 KEYS = {
-    "": "recipe model engine vision data objective train",
-    "model": "path reference precompute_reference lora quantize freeze dtype attn_implementation trust_remote_code",
+    "": "recipe model engine vision data objective train stages",
+    "model": "path reference precompute_reference lora adapter quantize freeze dtype attn_implementation "
+    "trust_remote_code",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
-    "data": "train eval root format min_pixels max_pixels video max_length max_refused_share allow_http num_workers",
+    "data": "train eval root select relabel format min_pixels max_pixels video max_length max_refused_share allow_http "
+    "num_workers",
+    "data.select": "pair difficulty score_gap tags",
+    "data.select.difficulty": "above at_least below at_most",
+    "data.select.score_gap": "above at_least below at_most",
+    "data.relabel": "how",
     "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s cache_dir cache_max_gb",
     "objective": "name weight",
     "train": "output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
     "max_tokens_per_batch learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay adam_beta1 "
-    "adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps save_steps save_total_limit eval_steps "
-    "logging_steps shuffle seed bf16 gradient_checkpointing report_to threads",
+    "adam_beta2 adam_epsilon max_grad_norm optimizer_from num_train_epochs max_steps save_steps save_total_limit "
+    "eval_steps logging_steps shuffle seed bf16 gradient_checkpointing report_to threads",
+    "stages": "name recipe start adapter optimizer reference model engine vision data objective train",
 }
 VERBS = {
     "train": "config overrides --resume",
@@ -39,6 +46,7 @@ VERBS = {
     "--allow-network",
     "data view": "path --output --root --format --from-row --limit --quarantine --max-media-mb --overwrite "
     "--allow-network",
+    "data relabel": "path options --how --output --list --format --max-refused-share --overwrite --allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {
@@ -66,6 +74,14 @@ ROW_FORMATS = (
     "alpaca sharegpt trl"
 )
 WRITTEN_FORMATS = "mmalign trl sharegpt swift"
+RELABELLINGS = {
+    "reward_augmented": "goal place seed",
+    "dpa": "scores angle draws text place seed",
+    "swap": "",
+    "pairs": "pairs",
+    "curry": "",
+    "nxn": "most_pairs most_uses seed",
+}
 MODEL_FAMILIES = (
     "qwen2_vl qwen2_5_vl qwen3_vl llava llava_next llava_onevision idefics3 smolvlm internvl mistral3 gemma3 paligemma"
 )
@@ -126,6 +142,12 @@ def test_objectives_formats_and_families():
     assert {source.name for source in SOURCES} == set(ROW_FORMATS.split())
     assert set(TARGETS) == set(WRITTEN_FORMATS.split())
     assert set(FAMILIES) == set(MODEL_FAMILIES.split())
+
+
+def test_relabellings_and_their_options():
+    from mmalign.pairs.relabel import HOWS, options_of
+
+    assert {how: " ".join(name for name, _, _ in options_of(how)) for how in HOWS} == RELABELLINGS
 
 
 def test_every_key_of_a_recipe_is_read_somewhere():
