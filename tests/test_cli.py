@@ -43,6 +43,7 @@ def test_version(run):
         (["data", "show"], "mmalign data show rows.json --row 7 --model DIR"),
         (["data", "view"], "mmalign data view rows.jsonl -o rows.html"),
         (["data", "convert"], "mmalign data convert rows/ out.jsonl --to swift"),
+        (["data", "relabel"], "mmalign data relabel rows.jsonl --how dpa scores=[helpfulness,verbosity] angle=45 -o"),
     ],
 )
 def test_help_teaches_by_example(run, arguments, lesson):
@@ -67,6 +68,12 @@ def test_no_verb_shows_the_verbs(run):
         (["plan", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
         (["data", "show", "nowhere.jsonl"], "nowhere.jsonl"),
         (["report", "nowhere"], "error: there is no run directory 'nowhere'"),
+        (["data", "relabel"], "error: PATH is missing; `mmalign data relabel --help` shows examples"),
+        (["data", "relabel", "rows.jsonl", "--how", "swp", "-o", "x.jsonl"], "error: how 'swp' is no relabelling; did"),
+        (
+            ["data", "relabel", "rows.jsonl", "seed", "--how", "nxn", "-o", "x.jsonl"],
+            "error: option 'seed': write key=",
+        ),
         (["objectives", "dop"], "error: unknown objective 'dop'; did you mean 'dpo'?"),
     ],
 )

@@ -19,21 +19,27 @@ from mmalign.formats.preference import Preference, Response, Span
 from mmalign.formats.prompt import Prompt
 
 KEYS = {
-    "": "recipe model engine vision data objective train",
-    "model": "path reference precompute_reference reference_update token_reward teacher lora quantize freeze dtype "
+    "": "recipe model engine vision data objective train stages",
+    "model": "path reference precompute_reference reference_update token_reward teacher lora adapter quantize freeze dtype "
     "attn_implementation trust_remote_code",
     "model.teacher": "path contrast top_k",
     "model.reference_update": "kind every_steps mixup_alpha",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
-    "data": "root format min_pixels max_pixels video max_refused_share allow_http train eval max_length num_workers",
+    "data": "root format min_pixels max_pixels video max_refused_share allow_http train eval select relabel max_length "
+    "num_workers",
+    "data.select": "pair difficulty score_gap tags",
+    "data.select.difficulty": "above at_least below at_most",
+    "data.select.score_gap": "above at_least below at_most",
+    "data.relabel": "how",
     "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s decode_memory_gb "
     "cache_dir cache_max_gb",
     "objective": "name weight",
     "train": "output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
     "max_tokens_per_batch learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay adam_beta1 "
-    "adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps save_steps save_total_limit eval_steps "
-    "logging_steps shuffle seed bf16 gradient_checkpointing report_to threads",
+    "adam_beta2 adam_epsilon max_grad_norm optimizer_from num_train_epochs max_steps save_steps save_total_limit "
+    "eval_steps logging_steps shuffle seed bf16 gradient_checkpointing report_to threads",
+    "stages": "name recipe start adapter optimizer reference model engine vision data objective train",
 }
 GENERATE_KEYS = {
     "": "recipe model server data sampling generate",
@@ -56,6 +62,7 @@ VERBS = {
     "--allow-network",
     "data view": "path --output --root --format --from-row --limit --quarantine --max-media-mb --overwrite "
     "--allow-network",
+    "data relabel": "path options --how --output --list --format --max-refused-share --overwrite --allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
     "data score": "path --model --as --output --against --format --root --batch-size --dtype --max-pixels --max-length "
     "--sampling --fps --frames --max-refused-share --overwrite --allow-network",
@@ -90,6 +97,14 @@ ROW_FORMATS = (
     "alpaca sharegpt layout_tokens layout trl"
 )
 WRITTEN_FORMATS = "mmalign trl sharegpt swift"
+RELABELLINGS = {
+    "reward_augmented": "goal place seed",
+    "dpa": "scores angle draws text place seed",
+    "swap": "",
+    "pairs": "pairs",
+    "curry": "",
+    "nxn": "most_pairs most_uses seed",
+}
 MODEL_FAMILIES = (
     "qwen2_vl qwen2_5_vl qwen3_vl llava llava_next llava_onevision idefics3 smolvlm internvl mistral3 gemma3 paligemma"
 )
@@ -151,6 +166,12 @@ def test_objectives_formats_and_families():
     assert {source.name for source in SOURCES} == set(ROW_FORMATS.split())
     assert set(TARGETS) == set(WRITTEN_FORMATS.split())
     assert set(FAMILIES) == set(MODEL_FAMILIES.split())
+
+
+def test_relabellings_and_their_options():
+    from mmalign.pairs.relabel import HOWS, options_of
+
+    assert {how: " ".join(name for name, _, _ in options_of(how)) for how in HOWS} == RELABELLINGS
 
 
 def test_every_key_of_a_recipe_is_read_somewhere():

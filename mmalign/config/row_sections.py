@@ -1,10 +1,8 @@
-"""What a recipe says about its rows: which are read, what they become first, and the code that does it."""
+"""What a recipe says about its rows: which are read, and what they become first."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, Strict
@@ -12,8 +10,7 @@ from pydantic import ConfigDict, Field, Strict
 from mmalign.config.problems import Problem
 from mmalign.config.section import Section
 from mmalign.errors import ConfigError
-from mmalign.formats.preference import Preference
-from mmalign.pairs.relabel import Relabelling, relabelling
+from mmalign.pairs.relabel import relabelling
 from mmalign.pairs.select import Bounds, Selection
 
 if TYPE_CHECKING:
@@ -72,45 +69,6 @@ class RelabelSpec(Section):
     def options(self) -> dict[str, Any]:
         """Return what was given beside the name."""
         return dict(self.model_extra or {})
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowChange:
-    """What becomes of a row between its file and training.
-
-    Args:
-        relabellings: applied one after the other, each to all rows that the one before made.
-        selection: which of these are read; None reads all.
-    """
-
-    relabellings: tuple[Relabelling, ...] = ()
-    selection: Selection | None = None
-
-    def apply(self, preference: Preference, left_out: Counter[str]) -> tuple[Preference, ...]:
-        """Return the rows that are read, and count in `left_out` the rules by which others are not.
-
-        Raises:
-            RowError: nothing can be made of the row, or it lacks what the selection reads.
-        """
-        rows = (preference,)
-        for relabel in self.relabellings:
-            rows = tuple(made for row in rows for made in relabel(row))
-        return tuple(self._selected(rows, left_out))
-
-    def _selected(self, rows: tuple[Preference, ...], left_out: Counter[str]) -> Iterator[Preference]:
-        for row in rows:
-            read, rule = (row, "") if self.selection is None else self.selection.apply(row)
-            if read is None:
-                left_out[rule] += 1
-            else:
-                yield read
-
-
-def row_change(config: DataConfig, *, held_out: bool = False) -> RowChange:
-    """Return what a recipe makes of its rows; held-out rows are relabelled, but all are read."""
-    relabellings = tuple(relabelling(spec.how, spec.options()) for spec in config.relabel)
-    selects = config.select is not None and not held_out
-    return RowChange(relabellings=relabellings, selection=config.select.selection() if selects else None)
 
 
 def row_problems(config: DataConfig) -> Iterator[Problem]:

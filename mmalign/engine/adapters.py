@@ -74,7 +74,10 @@ def put_weights(model: Any, path: str | Path) -> None:
 
 
 def merge(model: Any) -> Any:
-    """Return the transformers model with its adapter added to its weights, W + alpha / rank * B A, rounded once.
+    """Return the transformers model with its adapter added to its weights, W + alpha / rank * B A.
+
+    The sum is made in single precision and rounded once, to the type of W. (peft's own merge rounds the product to that
+    type as well, before it is added.)
 
     Args:
         model: a `PeftModel` on weights that are not quantised. It must not be used any more.
@@ -82,7 +85,12 @@ def merge(model: Any) -> Any:
     Raises:
         ModelError: a merged weight is not finite.
     """
-    try:
-        return model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise ModelError(f"the adapter cannot be merged: {error}") from error
+    for name, module in model.get_base_model().named_modules():
+        if not hasattr(module, "lora_A"):
+            continue
+        weight = module.get_base_layer().weight
+        merged = weight.data.float() + module.get_delta_weight("default").float()
+        if not merged.isfinite().all():
+            raise ModelError(f"the adapter cannot be merged: the weights of {name} would not be finite")
+        weight.data = merged.to(weight.dtype)
+    return model.unload()

@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from mmalign.config.media import media_limits
-from mmalign.config.row_sections import row_change
 from mmalign.config.schema import RecipeConfig
 from mmalign.engine.families import family_of
 from mmalign.engine.load import load_config
@@ -37,6 +36,7 @@ from mmalign.train.optim import build_optimizer, build_schedule
 from mmalign.train.prepare import Preparation, prepare
 from mmalign.train.reliance import Looking, looking
 from mmalign.train.resume import begin_with_optimizer, load_checkpoint
+from mmalign.train.row_change import row_change
 from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
 from mmalign.train.runtime import is_sharded, start_trackers

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 
 from mmalign.config.media import what_is_seen
-from mmalign.config.row_sections import RowChange
 from mmalign.config.schema import DataConfig
 from mmalign.engine.fingerprint import of_processor, of_settings
 from mmalign.engine.tokenise import Tokeniser, TreeLengths
@@ -34,6 +33,7 @@ from mmalign.sources.detect import read
 from mmalign.sources.quarantine import Quarantine
 from mmalign.train.mismatch import lenders, room_for_answer
 from mmalign.train.progress import Counting
+from mmalign.train.row_change import RowChange
 from mmalign.train.rows import COLUMNS, MediaStore, PreparedRows, with_media
 
 ResponsesRead = Callable[[Sequence[int]], Sequence[int]]
