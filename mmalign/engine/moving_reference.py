@@ -100,6 +100,10 @@ class MovingReference:
         """Return the log-probs under the reference as it stands."""
         return self._reference(batch)
 
+    def moves(self, step: int) -> int:
+        """Return how often it has moved by the end of `step`."""
+        return step // self.every_steps
+
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move when it is time; call it on every rank once its optimiser has taken `step`, counted from 1."""

@@ -107,6 +107,8 @@ def _rewards_do_not_move(curves: Curves) -> Finding | None:
     margin, accuracy = curves.get("rewards/margins"), curves.get("rewards/accuracies")
     if margin is None or accuracy is None or abs(margin.change) > 0.1:
         return None
+    if any(line.get("reference_moves") for line in curves.lines):  # margins begin anew with every move
+        return None
     # Under a small beta a small change is real, if it is clear of the noise and changes which answer is preferred.
     if margin.moved and (abs(margin.change) > 0.02 or abs(accuracy.change) > 0.1):
         return None

@@ -145,6 +145,7 @@ def train_step(
     learner.optimizer.step()
     learner.optimizer.zero_grad()
     if learner.following is not None:
+        means["reference_moves"] = float(learner.following.moves(step))
         learner.following.after_step(step)
     learner.memory.update(learner.objective.remember(learner.memory, together))
     return StepReport(

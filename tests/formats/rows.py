@@ -146,6 +146,7 @@ def preferences(draw) -> Preference:
             draw(responses(scores[k] if scores else None, [ref.kind for ref in media])) for k in range(count)
         ),
         ties=(tuple(range(start, end)),) if end - start > 1 else (),
+        label=draw(st.sampled_from([None, True, False])) if count == 1 else None,
         margin=draw(st.none() | _numbers),
         weight=draw(st.just(1.0) | st.floats(0, 1e6)),
         difficulty=draw(st.none() | _numbers),

@@ -60,6 +60,14 @@ def test_show_says_what_the_row_is_and_why(folder):
         assert said in text
 
 
+@pytest.mark.parametrize(("label", "said"), [(True, "an answer judged good"), (False, "an answer judged bad")])
+def test_show_says_how_an_only_answer_was_judged(tmp_path, label, said):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "Is it?", "completion": "It is.", "label": label}))
+    text = shown(tmp_path / "rows.jsonl")
+    assert f"rows.jsonl, row 1: {said}" in text
+    assert "because of  prompt, completion, label" in text
+
+
 def test_show_names_a_picture_that_is_not_there(folder):
     assert "image is missing" in shown(folder / "rows.json", row=2)
 

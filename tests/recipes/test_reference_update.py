@@ -46,6 +46,7 @@ def test_after_a_copy_policy_and_reference_are_one_again(tmp_path, settings, mod
     run(settings(tmp_path / "run", model__reference_update=SYNC, **model))
     margins = [line["rewards/margins"] for line in metrics(tmp_path / "run")]
     assert [abs(margin) < 1e-6 for margin in margins] == [True, False, True, False, True]
+    assert [line["reference_moves"] for line in metrics(tmp_path / "run")] == [0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("model", [{}, LORA], ids=["full", "adapters"])

@@ -106,6 +106,8 @@ def test_rewards_that_do_not_move():
     assert finding.name == "rewards_do_not_move"
     assert "over 80 steps" in finding.sentence
     assert "(at most 1.0e-05 here)" in finding.advice
+    moved = run(noise=0.005, **still, reference_moves=lambda t: float(t > 0.5))
+    assert diagnose(moved) == []  # a reference that follows the policy lets margins begin anew
 
 
 def test_small_margins_under_a_small_beta_count_as_moved_when_preferences_change():
