@@ -15,6 +15,7 @@ from typing import Any
 
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.divergences import DIVERGENCES
+from mmalign.objectives.imitation import RESPONSES
 from mmalign.pairs.ranking import PAIRINGS
 
 _NOTHING = object()
@@ -132,6 +133,14 @@ OPTIONS: Mapping[str, Option] = {
     "dpo_weight": number("weight of the dpo term", at_least=0),
     "bco_weight": number("weight of the bco_pair term", at_least=0),
     "kl_weight": number("weight of the divergence from the reference along a response", at_least=0),
+    "token_rate": number("how fast the weight of a token grows with beta times its reward", at_least=0),
+    "positive_weights": switch("token weights below 0 count as 0", neutral=False),
+    "chosen_weight": number("weight of the divergence from the teacher on the best response", at_least=0),
+    "rejected_weight": number("weight of the divergence from the teacher on the other responses", at_least=0),
+    "advantage_weight": number("weight of the teacher's advantage over the model it is contrasted with", above=0),
+    "responses": choice("which responses of a row are imitated", RESPONSES),
+    "contrast": number("how far the teacher is led on from the model it is contrasted with", at_least=0),
+    "temperature": number("temperature of the teacher's distribution", above=0),
 }
 
 
