@@ -63,7 +63,7 @@ OPTIONS_OF_OBJECTIVES = (
     "use_weighting edit_weight discopop_tau alpha desirable_weight undesirable_weight dpo_weight bco_weight "
     "list_weight best_factor reach rate gap_factor beta_scaling selected_share reliability reliability_rate mean_gap "
     "quality_rate settled_at focus good_score kl_weight token_rate "
-    "positive_weights chosen_weight rejected_weight advantage_weight responses contrast temperature"
+    "positive_weights chosen_weight rejected_weight advantage_weight responses lead temperature"
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "

@@ -122,8 +122,6 @@ class ChatRenderer:
     def _require_readable(self, preference: Preference) -> None:
         for i, ref in enumerate(preference.media):
             self._require_read(field_of(preference, i), ref)
-        if any(response.media is not None for response in preference.responses):
-            raise RowError("responses with media of their own cannot share one prompt", field="responses.media")
         _require_bounded(preference)
         self._require_plain_text("prompt", preference.prompt)
         for k, response in enumerate(preference.responses):

@@ -47,6 +47,7 @@ class GroupLogps:
         tokens: int64 [B, K, T] or None; ids of the tokens.
         log_purity: fp32 [B, K, T] or None; log sum_v p(v)^2 of the distribution that gives each token, no gradient.
         dense: further numbers of each token, [B, K, T, ...], by the names of `objectives/dense.py`.
+        views: the same groups in other views, by name; responses that are not read of a view have no token there.
     """
 
     token_logps: Tensor
@@ -55,11 +56,14 @@ class GroupLogps:
     tokens: Tensor | None = None
     log_purity: Tensor | None = None
     dense: Mapping[str, Tensor] = field(default_factory=dict)
+    views: Mapping[str, GroupLogps] = field(default_factory=dict)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> GroupLogps:
-        """Return the log-probs with every tensor changed."""
+        """Return the log-probs with every tensor changed, those of the views included."""
         changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **changed, dense={name: change(value) for name, value in self.dense.items()})
+        dense = {name: change(value) for name, value in self.dense.items()}
+        views = {name: view.mapped(change) for name, view in self.views.items()}
+        return replace(self, **changed, dense=dense, views=views)
 
     def sums(self) -> Tensor:
         """Return the log-prob of each response [B, K]: summed over its tokens, times their weights if any."""

@@ -24,7 +24,7 @@ from mmalign.engine.head import distributions_of, head_logps
 from mmalign.engine.load import load_model
 from mmalign.engine.parts import add_lora, checkpoint_activations, freeze_parts, freeze_unread
 from mmalign.engine.ragged_videos import ragged_videos
-from mmalign.engine.token_terms import TokenTerm, cells
+from mmalign.engine.token_terms import TokenTerm, cells, with_likeliest
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
 
@@ -84,7 +84,7 @@ class Policy(nn.Module):
             also: what else is read off the distributions of the same tokens; returned beside, by name.
         """
         own = self.distributions(self._hidden_states(batch) if self.family.known else self._logits(batch))
-        logps = cells(batch, head_logps(own, batch.targets))
+        logps = cells(batch, head_logps(*with_likeliest(own, batch)))
         return (logps, {term.name: term(own, batch) for term in also}) if also else logps
 
     def distributions(self, states: Tensor, *, bare: bool = False) -> Distributions:

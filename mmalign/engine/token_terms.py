@@ -7,15 +7,15 @@ because DDP, FSDP and autocast wrap that, and sharded weights are whole only the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mmalign.engine.distributions import Distributions, chosen_logps, kl_from
+from mmalign.engine.distributions import Distributions, chosen_logps, kl_from, most_probable
 from mmalign.engine.head import head_log_purity
-from mmalign.engine.tree import TreeBatch
+from mmalign.engine.tree import TreeBatch, likeliest_places
 
 
 class TokenTerm(Protocol):
@@ -81,6 +81,21 @@ class ChosenLogps:
     def __call__(self, own: Distributions, batch: TreeBatch) -> Tensor:
         """Return [B, K, R, k + 1]."""
         return cells(batch, chosen_logps(own, self.ids[batch.response_mask]))
+
+
+def with_likeliest(own: Distributions, batch: TreeBatch) -> tuple[Distributions, Tensor]:
+    """Return the distributions and the tokens [N] whose log-probs a batch is about.
+
+    They are those of its response tokens, but for views that ask for likeliest tokens (`View.likeliest`): there the
+    token that the view makes likeliest stands in the place of the response's, under the distribution of the row.
+    """
+    if not any(view.likeliest for view in batch.views):
+        return own, batch.targets
+    seen, asked = likeliest_places(batch)
+    vocabulary = own.hidden.shape[1] if own.weight is None else len(own.weight)
+    likeliest = most_probable(replace(own, hidden=own.hidden[asked]), 1, vocabulary).squeeze(1)
+    measured = replace(own, hidden=own.hidden.index_copy(0, asked, own.hidden[seen]))
+    return measured, batch.targets.index_copy(0, asked, likeliest)
 
 
 def cells(batch: TreeBatch, values: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from mmalign.engine.media_tokens import PromptCount, count_prompt, counts_videos
 from mmalign.engine.processor import load_processor
 from mmalign.engine.spans import token_weights
 from mmalign.engine.truncate import Fitted, Fitter, TreeLengths
+from mmalign.engine.views import Change, View, require_read
 from mmalign.errors import ModelError, RowError
 from mmalign.formats.media import MediaKind
 from mmalign.formats.message import Message
@@ -145,9 +146,38 @@ class Tokeniser:
         Raises:
             RowError: it cannot be rendered, does not fit, or a medium cannot be read.
         """
+        return self.trees(preference)[0]
+
+    def trees(self, preference: Preference, views: Sequence[View] = ()) -> list[PromptTree]:
+        """Tokenise a row, and then the row in each of its views.
+
+        Raises:
+            RowError: as `__call__`, and when the row cannot be seen in one of the views.
+        """
+        require_read(preference, views)
         fitted = self._fit(preference)
+        changes = [view.change(preference) for view in views]
+        seen = [fitted, *(self._fit_view(view, fitted) for view in views)]
+        return [self._tree(one, change) for one, change in zip(seen, [None, *changes], strict=True)]
+
+    def lengths_of_all(self, preference: Preference, views: Sequence[View] = ()) -> list[TreeLengths]:
+        """Return the lengths of each of `trees`; reads only headers.
+
+        Raises:
+            RowError: as `trees`, except for what only decoding finds.
+        """
+        require_read(preference, views)
+        fitted = self._fit(preference)
+        for view in views:
+            if view.change(preference) is not None:
+                view.require_changeable(clip.frames for clip in fitted.draft.shapes.clips)
+        own = fitted.lengths or self._measure(fitted.draft, None)
+        seen = [replace(fitted, lengths=own), *(self._fit_view(view, replace(fitted, lengths=own)) for view in views)]
+        return [one.lengths or self._measure(one.draft, None) for one in seen]
+
+    def _tree(self, fitted: Fitted[_Draft], change: Change | None) -> PromptTree:
         row = fitted.draft.preference
-        prompt, media_key = self._encode_prompt(fitted.draft, fitted.lengths and fitted.lengths.max_pixels)
+        prompt, media_key = self._encode_prompt(fitted.draft, fitted.lengths and fitted.lengths.max_pixels, change)
         types = {name: prompt[name][0] for name in ("mm_token_type_ids", "token_type_ids") if name in prompt}
         return PromptTree(
             id=row.id,
@@ -171,8 +201,7 @@ class Tokeniser:
         Raises:
             RowError: as `__call__`, except for what only decoding finds.
         """
-        fitted = self._fit(preference)
-        return fitted.lengths or self._measure(fitted.draft, None)
+        return self.lengths_of_all(preference)[0]
 
     def explain(self, preference: Preference) -> dict[str, Any]:
         """Return, ready for JSON, what becomes of a row: texts, tokens with their roles, media, lengths.
@@ -209,6 +238,20 @@ class Tokeniser:
         draft = self._draft(preference)
         return Fitted(draft, None) if self._fitter is None else self._fitter(preference, draft)
 
+    def _fit_view(self, view: View, fitted: Fitted[_Draft]) -> Fitted[_Draft]:
+        """Return a row that fits in one of its views: the same turns, other media as large as they may be."""
+        row = view.row(fitted.draft.preference)
+        draft = replace(fitted.draft, preference=row)
+        if view.keeps_shape:
+            return Fitted(draft, fitted.lengths)
+        if self._fitter is None:
+            return Fitted(draft, None)
+        lengths = self._fitter.largest_fit(draft)
+        if lengths is None:
+            hint = f"data.max_length is {self.max_length}; raise it, or make the other media smaller"
+            raise RowError("row with its other media is too long", field="media", value=view.name, hint=hint)
+        return Fitted(draft, lengths)
+
     def _measure(self, draft: _Draft, max_pixels: int | None) -> TreeLengths:
         """Return the lengths of a draft with its media shrunk to `max_pixels` (None: as configured)."""
         text = draft.rendered.prompt
@@ -222,11 +265,13 @@ class Tokeniser:
             max_pixels=max_pixels,
         )
 
-    def _encode_prompt(self, draft: _Draft, max_pixels: int | None) -> tuple[Mapping[str, Tensor], str | None]:
+    def _encode_prompt(
+        self, draft: _Draft, max_pixels: int | None, change: Change | None
+    ) -> tuple[Mapping[str, Tensor], str | None]:
         """Return what the processor makes of prompt and media, with a leading dimension of 1, and the media's key."""
         row, media, pictures = draft.preference, LoadedMedia(), {}
         if row.media:
-            media, pictures = self._media.load(row, max_pixels), self._media.pictures.arguments(max_pixels)
+            media, pictures = self._media.load(row, max_pixels, change), self._media.pictures.arguments(max_pixels)
         try:
             if media.frames:
                 return assemble(self.processor, self.family, draft.rendered.prompt, media, pictures), media.key

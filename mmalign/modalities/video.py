@@ -179,7 +179,8 @@ def perturb(clip: Clip, how: str, *, seed: int, strength: float = 0.5) -> Clip:
     Args:
         clip: F frames.
         how: in time "reverse" or "shuffle" (blocks of frames change places), "drop" (frames are left out), "freeze"
-            (one frame is held); in space "crop", "blur", "noise", "blank" as for pictures, one window for all frames.
+            (one frame is held); in space "crop", "blur", "noise", "blank", "black", "static" as for pictures, one
+            window for all frames.
         seed: the same seed gives the same clip.
         strength: 0 < strength <= 1 (< 1 for "crop"); in time the number of blocks, of dropped or of held frames is
             round(strength * F), at least 2 blocks, 1 dropped and 2 held frames, so that no clip stays as it was.

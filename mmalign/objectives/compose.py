@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmalign.config.needs import REFERENCE
 from mmalign.engine.logps import GroupLogps
+from mmalign.engine.views import View
 from mmalign.errors import ConfigError, RowError, show
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts
@@ -83,6 +84,20 @@ class Objective:
         The others need no forward: dropping them changes no value.
         """
         return tuple(sorted(set().union(*(named.part.responses_read(levels) for named in self.parts))))
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views in which rows are read beside their own; parts that read the same share it."""
+        return tuple(dict.fromkeys(view for named in self.parts for view in named.part.views))
+
+    def read_in(self, view: View, levels: Sequence[int]) -> tuple[int, ...]:
+        """Return the positions of a row's responses that any part reads in a view.
+
+        A row of which nothing is read there still has its first response: all rows of a batch stand in all views.
+        """
+        readers = [named.part for named in self.parts if view in named.part.views]
+        positions = set().union(*(part.read_in(view, levels) for part in readers))
+        return tuple(sorted(positions)) or self.responses_read(levels)[:1]
 
     @property
     def whole_step(self) -> bool:

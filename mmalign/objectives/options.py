@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any
 
+from mmalign.engine.views import CONTRASTS
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.divergences import DIVERGENCES
 from mmalign.objectives.imitation import RESPONSES
@@ -139,8 +140,23 @@ OPTIONS: Mapping[str, Option] = {
     "rejected_weight": number("weight of the divergence from the teacher on the other responses", at_least=0),
     "advantage_weight": number("weight of the teacher's advantage over the model it is contrasted with", above=0),
     "responses": choice("which responses of a row are imitated", RESPONSES),
-    "contrast": number("how far the teacher is led on from the model it is contrasted with", at_least=0),
+    "lead": number("how far the teacher is led on from the model it is contrasted with", at_least=0),
     "temperature": number("temperature of the teacher's distribution", above=0),
+    "contrast": choice("how the media of the row are changed for the view that it is compared with", CONTRASTS),
+    "visual_weight": number("weight of the comparison with changed media", at_least=0),
+    "visual_share": number("share of the comparison with changed media; the rest is dpo's", above=0, below=1),
+    "anchor_weight": number("weight of the term that keeps the better response above the reference", at_least=0),
+    "anchor": number("by how much beta R of the better response must lead in that term"),
+    "anchor_beta": number("beta of the terms that keep good responses above the reference", above=0),
+    "guidance": number("how often the media count in the policy's log-probs; 1 is plain dpo", at_least=1),
+    "symmetry_weight": number("weight of the comparisons of two good responses under either picture", at_least=0),
+    "margin_weight": number("weight of the squared difference of the margins under the two pictures", at_least=0),
+    "irrelevant_share": number("share of the last, irrelevant response in what is pushed down", at_least=0, at_most=1),
+    "video_weight": number("weight of the comparison with a video of drawn values", at_least=0),
+    "clip_weight": number("weight of the comparison of the clips that the tags clip_w and clip_l name", at_least=0),
+    "frame_weight": number("weight of the comparison of the tagged frame with and without its box", at_least=0),
+    "token_weight": number("weight of the comparison with divergences token by token (TDPO2)", at_least=0),
+    "other_text": choice("which response is scored under the other media", ("rejected", "chosen")),
 }
 
 

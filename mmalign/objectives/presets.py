@@ -18,6 +18,7 @@ from mmalign.objectives.presets_free import FREE_PRESETS
 from mmalign.objectives.presets_lists import LIST_PRESETS
 from mmalign.objectives.presets_ratio import RATIO_PRESETS
 from mmalign.objectives.presets_sides import SIDES_PRESETS
+from mmalign.objectives.presets_visual import VISUAL_PRESETS
 from mmalign.objectives.presets_weighed import WEIGHED_PRESETS
 
 GROUPS: Mapping[str, tuple[Preset, ...]] = {
@@ -27,6 +28,7 @@ GROUPS: Mapping[str, tuple[Preset, ...]] = {
     "pairs that count unequally": WEIGHED_PRESETS,
     "whole lists": LIST_PRESETS,
     "whole next-token distributions": DENSE_PRESETS,
+    "under changed media": VISUAL_PRESETS,
 }
 
 PRESETS: Mapping[str, Preset] = {preset.name: preset for group in GROUPS.values() for preset in group}

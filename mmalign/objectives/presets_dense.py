@@ -46,7 +46,7 @@ def _adpa(o):
 
 
 def _aligndistil(o):
-    cost = kl_to_extrapolated(beta=o.beta, reach=o.contrast, temperature=o.temperature)
+    cost = kl_to_extrapolated(beta=o.beta, reach=o.lead, temperature=o.temperature)
     return alone(Imitation(cost=cost, dense=OF_CONTRASTED_TEACHER, responses=o.responses, per="sequence"))
 
 
@@ -116,8 +116,8 @@ DENSE_PRESETS = (
         says="token by token towards a teacher that is led on from a contrary one, further where the two disagree",
         source="Zhang et al. 2025, arXiv:2503.02832, as in the authors' code",
         formula="mean over tokens of beta / a KL(s || q),  q = softmax((t + a (t - c)) / temperature), "
-        "a = contrast sum_i |e^t_i - e^c_i| + 0.001",
-        options={"beta": 0.1, "contrast": 10.0, "temperature": 1.0, "responses": "best"},
+        "a = lead sum_i |e^t_i - e^c_i| + 0.001",
+        options={"beta": 0.1, "lead": 10.0, "temperature": 1.0, "responses": "best"},
         parts=_aligndistil,
         departures=(
             "Distributions are merged to the teacher's likeliest tokens and one outcome for all others.",

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.dense import REFERENCE_KL
 from mmalign.objectives.pairwise import PairRule, Pairs
+
+
+def divergences(policy: GroupLogps) -> Tensor:
+    """Return D of each response, [B, K]."""
+    divergence = policy.dense[REFERENCE_KL].masked_fill(~policy.mask, 0.0)
+    return (divergence if policy.token_weights is None else divergence * policy.token_weights).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -33,9 +40,5 @@ class SequentialKl(PairRule):
 
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return the shift [P, 2]."""
-        policy = pairs.policy
-        divergence = policy.dense[REFERENCE_KL].masked_fill(~policy.mask, 0.0)
-        if policy.token_weights is not None:
-            divergence = divergence * policy.token_weights
-        better, worse = divergence.sum(-1).unbind(1)
+        better, worse = divergences(pairs.policy).unbind(1)
         return -self.scale * torch.stack([better.detach() if self.held else better, worse], 1)

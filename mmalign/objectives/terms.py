@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.engine.views import View
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts, pair_index
 from mmalign.objectives.weights import compared_weight
@@ -68,12 +69,18 @@ class Part:
     needs_scores = False
     dense: tuple[str, ...] = ()
     """Numbers per token that it reads beside log-probs; see `dense.py`."""
+    views: tuple[View, ...] = ()
+    """In which it reads rows beside their own; their log-probs stand in `GroupLogps.views`."""
     pairs: str | None = None
     """Which pairs of responses it compares, and logs rewards of; None for parts that compare nothing."""
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the positions that are read of a row with these levels."""
         raise NotImplementedError
+
+    def read_in(self, view: View, levels: Sequence[int]) -> set[int]:
+        """Return the positions, among those of `responses_read`, that are read in one of `views`."""
+        return self.responses_read(levels)
 
     def unscored(self, preference: Preference) -> set[int]:
         """Return the positions of a row's responses whose score it reads and does not find."""

@@ -99,7 +99,7 @@ def count_batches(recipe: RecipeConfig, rows: PreparedRows, engine: str) -> Batc
     """Return how one epoch of `rows` falls into forward passes."""
     train = recipe.train
     sampler = StepSampler(
-        lengths=rows.tokens(engine),
+        lengths=rows.padded_tokens(engine),
         per_device_rows=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
         seed=train.seed,
@@ -122,9 +122,10 @@ def count_batches(recipe: RecipeConfig, rows: PreparedRows, engine: str) -> Batc
 
 def _shape(rows: PreparedRows, batch: tuple[int, ...], engine: str) -> BatchShape:
     """Return the shape of one forward pass; a flat row is taken to be its prompt and an average response."""
-    prompt, media, video, responses, count = np.asarray(rows.lengths)[list(batch)].astype(np.int64).T
+    lengths = np.asarray(rows.lengths)[list(batch)].astype(np.int64)
+    prompt, media, video, responses, count = lengths.reshape(-1, lengths.shape[-1]).T
     if engine == "tree":
-        sequences, columns = len(batch), int((prompt + responses).max())
+        sequences, columns = len(prompt), int((prompt + responses).max())
     else:
         sequences, columns = int(count.sum()), int((prompt + np.ceil(responses / count)).max())
         media, video = media * count, video * count

@@ -40,9 +40,11 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 
 def _print_rows(plan: Plan, console: Console) -> None:
     facts, tree = plan.rows.facts, plan.rows.tokens("tree")
-    prompt, media, video, responses, _ = np.asarray(plan.rows.lengths).astype(np.int64).T
+    prompt, media, video, responses, _ = np.moveaxis(np.asarray(plan.rows.lengths).astype(np.int64), 2, 0)
     console.rule("rows", align="left")
     console.print(f"{len(plan.rows):,} rows; tokens of a row (prompt with media, and all responses it trains on):")
+    if plan.rows.views:
+        console.print(f"each counted as it is and in {len(plan.rows.views)} view(s): {', '.join(plan.rows.views)}")
     console.print(_histogram(tree))
     images, text = media - video, prompt - media
     console.print(

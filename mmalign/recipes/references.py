@@ -118,7 +118,7 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
             "precision": accelerator.mixed_precision,
         },
     )
-    missing = missing_rows(table)
+    missing = missing_rows(table, rows)
     accelerator.wait_for_everyone()
     how = Filling(
         accelerator=accelerator,

@@ -14,6 +14,7 @@ from mmalign.engine.token_table import TokenTable
 from mmalign.sources.quarantine import Quarantine
 from mmalign.train.loader import BatchReader, LoadedBatch, load_ahead
 from mmalign.train.progress import Counting
+from mmalign.train.rows import PreparedRows
 from mmalign.train.sampler import StepSampler
 from mmalign.train.vanished import record, require_few
 
@@ -38,9 +39,9 @@ class Filling:
     name: str
 
 
-def missing_rows(table: TokenTable) -> list[int]:
-    """Return the numbers of the rows that a table has nothing of, in ascending order."""
-    return table.missing()
+def missing_rows(table: TokenTable, rows: PreparedRows) -> list[int]:
+    """Return the numbers of the rows that a table misses in some view, in ascending order."""
+    return sorted({number // (1 + len(rows.views)) for number in table.missing()})
 
 
 def fill(table: TokenTable, missing: Sequence[int], how: Filling, write: Callable[[LoadedBatch], None]) -> BatchReader:
@@ -69,7 +70,7 @@ def fill(table: TokenTable, missing: Sequence[int], how: Filling, write: Callabl
                 record(loaded.refused, refused)
                 write(loaded)
         accelerator.wait_for_everyone()
-    left_out = frozenset(missing_rows(table))
+    left_out = frozenset(missing_rows(table, rows))
     require_few(
         how.name, len(left_out), rows=len(rows), max_share=how.data.max_refused_share, quarantine=how.quarantine
     )

@@ -147,7 +147,7 @@ class _Asking:
             top_k=self.teacher.top_k,
             contrasted=contrast is not None,
         )
-        missing = missing_rows(table)
+        missing = missing_rows(table, rows)
         self.accelerator.wait_for_everyone()
         reader = self._filled(table, missing, split, rows, tokeniser)
         return table, reader.left_out

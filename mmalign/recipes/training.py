@@ -35,6 +35,7 @@ from mmalign.train.loop import Course, Split
 from mmalign.train.metrics import read_metrics
 from mmalign.train.optim import build_optimizer, build_schedule
 from mmalign.train.prepare import Preparation, prepare
+from mmalign.train.reliance import Looking, looking
 from mmalign.train.resume import load_checkpoint
 from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
@@ -115,6 +116,8 @@ def prepare_rows(
             config=config.data,
             tokeniser=tokeniser,
             responses_read=objective.responses_read,
+            views=objective.views,
+            read_in=objective.read_in,
             require=objective.require_scores,
             reads=objective.description,
             directory=run.data,
@@ -151,8 +154,10 @@ def reader_of(rows: PreparedRows, tokeniser: Tokeniser, objective: Objective, *,
     """Return what turns row numbers into micro-batches; rows that are read more than once stay tokenised."""
     return BatchReader(
         rows=rows,
-        tokenise=tokeniser,
+        tokenise=tokeniser.trees,
         responses_read=objective.responses_read,
+        views=objective.views,
+        read_in=objective.read_in,
         family=tokeniser.family,
         pad_id=tokeniser.pad_id,
         kept=KeptTrees(_KEPT_TREES_BYTES if read_again else 0),
@@ -198,7 +203,7 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
     ranks, train = learner.accelerator.num_processes, config.train
     engine = learner.accelerator.unwrap_model(learner.policy).engine
     sampler = StepSampler(
-        lengths=rows.train.tokens(engine),
+        lengths=rows.train.padded_tokens(engine),
         per_device_rows=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
         world_size=ranks,
@@ -214,11 +219,13 @@ def build_course(config: RecipeConfig, run: RunDirectory, rows: Rows, learner: L
     for name in ("reference", "token_reward"):
         if (path := getattr(config.model, name)) is not None:
             fingerprints[name] = fingerprint.of_model(path)
+    held_out = held_out_split(config, rows, learner, engine)
     return Course(
         train=Split(
             reader_of(rows.train, rows.train_tokeniser, learner.objective, read_again=read_again), sampler, learner
         ),
-        held_out=held_out_split(config, rows, learner, engine),
+        held_out=held_out,
+        looking=None if held_out is None else looked_at(config, held_out, rows.held_out_tokeniser),
         config=train,
         data=config.data,
         total_steps=total_steps,
@@ -241,12 +248,18 @@ def held_out_split(config: RecipeConfig, rows: Rows, learner: Learner, engine: s
 def scoring_sampler(config: RecipeConfig, rows: PreparedRows, engine: str, ranks: int) -> StepSampler:
     """Return what deals rows that are scored, not learnt from: in file order, cut by length."""
     return StepSampler(
-        lengths=rows.tokens(engine),
+        lengths=rows.padded_tokens(engine),
         per_device_rows=config.train.per_device_eval_batch_size or config.train.per_device_train_batch_size,
         world_size=ranks,
         shuffle=False,
         max_tokens_per_batch=config.train.max_tokens_per_batch,
     )
+
+
+def looked_at(config: RecipeConfig, held_out: Split, tokeniser: Tokeniser) -> Looking | None:
+    """Return the held-out rows on which image reliance is measured, None where none has media."""
+    keep_bytes = _KEPT_TREES_BYTES if config.train.eval_steps is not None else 0
+    return looking(held_out.reader, held_out.sampler, tokeniser, keep_bytes=keep_bytes)
 
 
 def continue_or_begin(course: Course, *, resume: bool) -> Position:

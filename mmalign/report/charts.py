@@ -46,6 +46,11 @@ PICTURES: tuple[Picture, ...] = (
     Picture(title="Accuracy", metrics={"rewards/accuracies": "training"}, unit="share of pairs", ends=(0.0, 1.0)),
     Picture(title="Rewards", metrics={"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
     Picture(title="Log-prob of answers", metrics={"logps/chosen": "chosen", "logps/rejected": "rejected"}, unit="nats"),
+    Picture(
+        title="Image reliance",
+        metrics={"image_reliance": "held out"},
+        unit="nats a token that blank media cost the better answers",
+    ),
     Picture(title="Gradient norm", metrics={"grad_norm": "before clipping"}, log=True),
     Picture(title="Learning rate", metrics={"learning_rate": "of the step"}),
     Picture(title="Length", metrics={"lengths/chosen": "chosen", "lengths/rejected": "rejected"}, unit="tokens"),

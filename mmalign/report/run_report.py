@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -83,6 +84,9 @@ def tiles(lines: Sequence[Mapping[str, Any]]) -> list[Tile]:
         if (curve := curves.get(metric, fewest=1)) is not None:
             found.append(_held_out(title, curve))
             break
+    if (curve := curves.get("eval_image_reliance", fewest=1)) is not None:
+        tile = _held_out("Image reliance", curve)
+        found.append(replace(tile, beside=f"nats a token that blank media cost, {tile.beside}"))
     if (curve := curves.get("step_time_s", fewest=1)) is not None:
         beside = f"{_duration(sum(curve.values))} in all"
         found.append(Tile(title="Per step", value=_duration(median(curve.values)), beside=beside))

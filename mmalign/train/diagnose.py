@@ -17,6 +17,9 @@ from mmalign.train.curves import Curves, is_finite
 _SMALLEST_RISE = 1e-3
 """Rise of the held-out loss that counts even where the lowest is 0, as a hinge may be."""
 
+_LEAST_RELIANCE = 0.01
+"""Nats per token that blank media cost a model that looks at all."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -214,6 +217,26 @@ def _waits_for_data(curves: Curves) -> Finding | None:
     return Finding("waits_for_data", sentence, advice, {"share": share})
 
 
+def _looks_away(curves: Curves) -> Finding | None:
+    reliance = curves.get("eval_image_reliance", fewest=1)
+    if reliance is None:
+        return None
+    first, last = reliance.values[0], reliance.values[-1]
+    before = f"from {_number(first)} to {_number(last)}" if len(reliance.values) > 1 else f"{_number(last)}"
+    if last >= _LEAST_RELIANCE and last >= 0.5 * first:
+        return None
+    what = "hardly looks at its media" if last < _LEAST_RELIANCE else "looks at its media less than before"
+    sentence = (
+        f"The model {what}: made blank, they cost the better held-out answers {before} nats per token "
+        "(eval_image_reliance)."
+    )
+    advice = (
+        "Read some rows: can they be answered without looking? Objectives under changed media (mdpo) teach to look; "
+        "see also that model.freeze leaves the projector free."
+    )
+    return Finding("looks_away", sentence, advice, {"first": first, "last": last})
+
+
 RULES: tuple[Callable[[Curves], Finding | None], ...] = (
     _non_finite,
     _learning_rate_zero,
@@ -224,6 +247,7 @@ RULES: tuple[Callable[[Curves], Finding | None], ...] = (
     _one_side_longer,
     _saturated_from_the_start,
     _overfits,
+    _looks_away,
     _gradient_spikes,
     _waits_for_data,
 )

@@ -25,6 +25,7 @@ from mmalign.config.media import what_is_seen
 from mmalign.config.schema import DataConfig
 from mmalign.engine.fingerprint import of_processor, of_settings
 from mmalign.engine.tokenise import Tokeniser, TreeLengths
+from mmalign.engine.views import View
 from mmalign.errors import DataError, RowError
 from mmalign.formats.preference import Preference
 from mmalign.formats.store import to_line
@@ -35,10 +36,10 @@ from mmalign.train.rows import COLUMNS, MediaStore, PreparedRows, with_media
 
 ResponsesRead = Callable[[Sequence[int]], Sequence[int]]
 
-KeptRow = tuple[Preference, TreeLengths, Sequence[int]]
-"""A row, its tokens, and the positions of the responses that the objective reads."""
+KeptRow = tuple[Preference, Sequence[tuple[TreeLengths, Sequence[int]]]]
+"""A row; as it is and in each view, its tokens and the positions of the responses that the objective reads."""
 
-_FORMAT = 2
+_FORMAT = 3
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -50,6 +51,8 @@ class Preparation:
         config: the recipe's `data` section.
         tokeniser: counts tokens and finds out what does not fit.
         responses_read: levels of a row -> positions of the responses that the objective reads.
+        views: in which it reads rows beside their own.
+        read_in: a view, levels -> positions that it reads in it.
         require: raises RowError for a row that lacks what the objective reads beside its responses.
         reads: the objective in words; rows are prepared anew when it changes.
         directory: the run's `data/`.
@@ -59,6 +62,8 @@ class Preparation:
     config: DataConfig
     tokeniser: Tokeniser
     responses_read: ResponsesRead
+    views: tuple[View, ...] = ()
+    read_in: Callable[[View, Sequence[int]], Sequence[int]] | None = None
     require: Callable[[Preference], None]
     reads: str
     directory: Path
@@ -112,6 +117,7 @@ def fingerprint_of(source: str, how: Preparation) -> str:
             "processor": of_processor(how.tokeniser.processor),
             "family": how.tokeniser.family.name,
             "reads": how.reads,
+            "views": list(map(str, how.views)),
         }
     )
 
@@ -132,7 +138,7 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
         actions: Counter[str] = Counter()
         with Counting(f"preparing {split} rows") as counting:
             rows = _kept_rows(source, how, media, quarantine, actions)
-            content = _write_rows(unfinished, counting.each(rows))
+            content = _write_rows(unfinished, counting.each(rows), 1 + len(how.views))
         quarantine.check()
         facts = {
             "fingerprint": fingerprint,
@@ -141,6 +147,7 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
             "rows": quarantine.kept_rows,
             "refused": dict(quarantine.counts),
             "fitted": dict(actions),
+            "views": [view.name for view in how.views],
         }
         (unfinished / "prepared.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         shutil.rmtree(directory, ignore_errors=True)
@@ -167,14 +174,15 @@ def _kept_rows(
             positions = _positions_read(preference, how.responses_read)
             how.require(preference)
             stored = with_media(preference, lambda ref: media.put(ref, limits[ref.kind]))
-            lengths = how.tokeniser.lengths(with_media(stored, media.fetch))
+            lengths = how.tokeniser.lengths_of_all(with_media(stored, media.fetch), how.views)
         except RowError as error:
             place = preference.provenance
             quarantine.refuse(place.get("file", source), int(place.get("row", 0)), error)
             continue
-        actions.update(lengths.actions)
+        actions.update(lengths[0].actions)
         quarantine.kept()
-        yield stored, lengths, positions
+        of_views = [positions, *(how.read_in(view, preference.levels()) for view in how.views)]
+        yield stored, list(zip(lengths, of_views, strict=True))
 
 
 def _positions_read(preference: Preference, responses_read: ResponsesRead) -> Sequence[int]:
@@ -189,19 +197,20 @@ def _positions_read(preference: Preference, responses_read: ResponsesRead) -> Se
     return positions
 
 
-def _write_rows(directory: Path, rows: Iterator[KeptRow]) -> str:
-    """Write rows, offsets and lengths; return the hash of the rows."""
+def _write_rows(directory: Path, rows: Iterator[KeptRow], seen_as: int) -> str:
+    """Write rows, offsets and lengths, each row `seen_as` often; return the hash of the rows."""
     offsets, lengths, responses, digest = array("q", [0]), array("i"), array("i"), hashlib.sha256()
     with open(directory / "rows.jsonl", "wb") as file:
-        for preference, tokens, positions in rows:
+        for preference, seen in rows:
             line = to_line(preference).encode("utf-8") + b"\n"
             file.write(line)
             digest.update(line)
             offsets.append(file.tell())
-            read = [tokens.response_tokens[position] for position in positions]
-            lengths.extend((tokens.prompt_tokens, tokens.media_tokens, tokens.video_tokens, sum(read), len(read)))
-            responses.extend(read)
+            for tokens, positions in seen:
+                read = [tokens.response_tokens[position] for position in positions]
+                lengths.extend((tokens.prompt_tokens, tokens.media_tokens, tokens.video_tokens, sum(read), len(read)))
+                responses.extend(read)
     np.save(directory / "offsets.npy", np.array(offsets, dtype=np.int64))
-    np.save(directory / "lengths.npy", np.array(lengths, dtype=np.int32).reshape(-1, len(COLUMNS)))
+    np.save(directory / "lengths.npy", np.array(lengths, dtype=np.int32).reshape(-1, seen_as, len(COLUMNS)))
     np.save(directory / "responses.npy", np.array(responses, dtype=np.int32))
     return digest.hexdigest()[:32]

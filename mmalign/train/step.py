@@ -188,24 +188,24 @@ def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, Group
 def _policy_logps(learner: Learner, batch: TreeBatch, beside: Beside) -> GroupLogps:
     asked = (*beside.asked, LogPurity()) if learner.objective.needs_purity else beside.asked
     if not asked:
-        return _group(learner.policy(batch), batch, beside.known)
+        return groups_of(learner.policy(batch), batch, beside.known)
     token_logps, found = learner.policy(batch, also=asked)
     log_purity = found.pop(LogPurity.name, None)
-    return replace(_group(token_logps, batch, {**beside.known, **found}), log_purity=log_purity)
+    return groups_of(token_logps, batch, {**beside.known, **found}, log_purity)
 
 
 def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> tuple[GroupLogps | None, Beside]:
     reference = learner.reference if learner.objective.needs_reference else NoReference()
     with learner.accelerator.autocast():
         logps, beside = look_up(learner.objective.dense, learner.sources, reference, batch, is_filler=loaded.is_filler)
-    return None if logps is None else _group(logps, batch, beside.known), beside
+    return None if logps is None else groups_of(logps, batch, beside.known), beside
 
 
 def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[str, float]:
     """Return for each term of the objective its counts, summed over all micro-batches of all ranks."""
     counts: dict[str, float] = {}
     for one in loaded:
-        lengths = one.batch.response_lengths
+        lengths = one.batch.response_lengths[: one.batch.groups]
         for name, values in learner.objective.counts(facts_of(one.batch), lengths).items():
             counts[name] = counts.get(name, 0.0) + (0.0 if one.is_filler else float(values.double().sum()))
     if learner.accelerator.num_processes > 1:
@@ -216,22 +216,31 @@ def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[st
 
 def facts_of(batch: TreeBatch) -> GroupFacts:
     """Return what is known of the batch's groups before any forward."""
-    device = batch.weight.device
+    device, groups = batch.weight.device, slice(batch.groups)
+    ids, tags = batch.ids[groups], batch.tags[groups]
     return GroupFacts(
-        levels=batch.levels,
-        weight=batch.weight,
-        margin=batch.margin,
-        response_mask=batch.response_lengths > 0,
-        scores=batch.scores,
-        seed=torch.tensor([crc32(name.encode()) for name in batch.ids], device=device),
-        annotator=torch.tensor([crc32(tags.get("annotator", "").encode()) for tags in batch.tags], device=device),
+        levels=batch.levels[groups],
+        weight=batch.weight[groups],
+        margin=batch.margin[groups],
+        response_mask=batch.response_lengths[groups] > 0,
+        scores=batch.scores[groups],
+        seed=torch.tensor([crc32(name.encode()) for name in ids], device=device),
+        annotator=torch.tensor([crc32(one.get("annotator", "").encode()) for one in tags], device=device),
     )
 
 
-def _group(token_logps: Tensor, batch: TreeBatch, dense: Mapping[str, Tensor]) -> GroupLogps:
+def groups_of(
+    token_logps: Tensor, batch: TreeBatch, dense: Mapping[str, Tensor] | None = None, log_purity: Tensor | None = None
+) -> GroupLogps:
+    """Return numbers of the rows of a batch as those of its groups, with their views."""
     mask = batch.response_mask
     tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
-    return GroupLogps(token_logps=token_logps, mask=mask, token_weights=batch.token_weights, tokens=tokens, dense=dense)
+    rows = GroupLogps(token_logps, mask, batch.token_weights, tokens, log_purity, dense or {})
+    own, *others = (
+        rows.mapped(lambda value, start=start: value[start : start + batch.groups])
+        for start in range(0, len(mask), batch.groups)
+    )
+    return replace(own, views={view.name: seen for view, seen in zip(batch.views, others, strict=True)})
 
 
 def _clip(learner: Learner) -> Tensor | float:
@@ -262,8 +271,9 @@ def _require_finite(
     """All ranks come to the same verdict, because both numbers are sums over ranks."""
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
-    bad = [one.batch.ids for one, value in zip(loaded, losses, strict=True) if not torch.isfinite(value)]
-    suspects = bad or [one.batch.ids for one in loaded if not one.is_filler]
+    groups = [one.batch.ids[: one.batch.groups] for one in loaded]
+    bad = [ids for ids, value in zip(groups, losses, strict=True) if not torch.isfinite(value)]
+    suspects = bad or [ids for ids, one in zip(groups, loaded, strict=True) if not one.is_filler]
     ids = gather_object([name for names in suspects for name in names])
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         outcome = "DeepSpeed has taken the step inside its backward pass, so the weights in memory are spoilt"

@@ -9,7 +9,12 @@ import torch
 
 from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.comparison import GroupFacts
+from mmalign.objectives.compose import build
+from mmalign.objectives.presets import PRESETS
 from mmalign.train.survey import told
+
+VIEWS = tuple(dict.fromkeys(view.name for name in PRESETS for view in build([{"name": name}]).views))
+"""Every view that a preset reads."""
 
 
 def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
@@ -46,6 +51,11 @@ def unmoved(mask, dtype):
 def with_logps(logps, token_logps):
     """Return `logps` with other values, which may collect gradients."""
     return replace(logps, token_logps=token_logps)
+
+
+def with_views(logps, seen):
+    """Return `logps` of groups that have the log-probs `seen` in every view."""
+    return replace(logps, views=dict.fromkeys(VIEWS, seen))
 
 
 def facts_of(levels, *, weight=None, scores=None, dtype=torch.float64) -> GroupFacts:
@@ -86,7 +96,9 @@ def random_batch(seed=0, *, groups=5, responses=2, longest=11, dtype=torch.float
         return GroupLogps(logps, mask, None, tokens, purity, random_dense(mask, seed, dtype))
 
     scores = [[float(2 * responses - 2 * k) for k in range(responses)]] * groups
-    return draw(), draw(), facts_of([range(responses)] * groups, scores=scores, dtype=dtype)
+    policy, reference = draw(), draw()
+    policy, reference = (replace(one, views={name: draw() for name in VIEWS}) for one in (policy, reference))
+    return policy, reference, facts_of([range(responses)] * groups, scores=scores, dtype=dtype)
 
 
 def random_dense(mask, seed, dtype):

@@ -70,13 +70,13 @@ def test_aligndistil_leads_the_teacher_on_by_how_far_the_two_disagree():
     unnormalised = [t * (t / c) ** scale for t, c in zip(T, C, strict=True)]
     aim = [value / sum(unnormalised) for value in unnormalised]
     expected = 0.2 / scale * kl(S, aim)
-    assert loss({"name": "aligndistil", "beta": 0.2, "contrast": 4.0}, policy()) == pytest.approx(expected)
+    assert loss({"name": "aligndistil", "beta": 0.2, "lead": 4.0}, policy()) == pytest.approx(expected)
 
 
 def test_aligndistil_without_reach_is_reverse_kl_to_the_teacher():
     expected = 0.2 / 1e-3 * kl(S, [t * (t / c) ** 1e-3 for t, c in zip(T, C, strict=True)])
     normaliser = log(sum(t * (t / c) ** 1e-3 for t, c in zip(T, C, strict=True)))
-    got = loss({"name": "aligndistil", "beta": 0.2, "contrast": 0.0}, policy())
+    got = loss({"name": "aligndistil", "beta": 0.2, "lead": 0.0}, policy())
     assert got == pytest.approx(expected + 0.2 / 1e-3 * normaliser)
 
 

@@ -14,6 +14,7 @@ from objectives.batches import (
     step_loss,
     swapped,
     with_logps,
+    with_views,
 )
 
 from mmalign.engine.logps import GroupLogps
@@ -25,8 +26,8 @@ from mmalign.train.survey import told
 COMPARING = [name for name, preset in PRESETS.items() if "pairs" in preset.options]
 ON_LOGPS = [name for name in PRESETS if name != "aligndistil"]
 """Read log-probs of tokens; the gradient of the other is in test_imitation.py."""
-TRIPLES = {"tpo", "tpo_l"}
-"""Compare two responses below the best, and so need three."""
+TRIPLES = {"tpo", "tpo_l", "symmpo", "vista_dpo"}
+"""Compare two responses beside another one, and so need three."""
 
 
 def size_of(name):
@@ -60,6 +61,7 @@ def test_padding_of_tokens_and_of_responses_does_not_matter(name):
             tokens=widened(logps.tokens, -7),
             log_purity=widened(logps.log_purity, torch.nan),
             dense={name: widened(values, torch.nan) for name, values in logps.dense.items()},
+            views={view: pad(seen) for view, seen in logps.views.items()},
         )
 
     objective = build([{"name": name}])
@@ -214,9 +216,10 @@ EXTREMES = [(0.0, -1e4), (-1e4, 0.0), (0.0, 0.0), (-1e-7, -1e-7), (-1e4, -1e4)]
 @pytest.mark.parametrize(("chosen", "rejected"), EXTREMES)
 def test_extreme_log_probs_in_fp32_give_finite_loss_and_gradient(name, chosen, rejected):
     responses = [(-3.0, 1), (chosen, 1), (rejected, 1)][3 - size_of(name) :]
-    policy = logps_of([responses], dtype=torch.float32)
+    policy = with_views(logps_of([responses], dtype=torch.float32), logps_of([responses[::-1]], dtype=torch.float32))
     policy.token_logps.requires_grad_(True)
     reference = logps_of([[(-5.0, 1)] * len(responses)], dtype=torch.float32)
+    reference = with_views(reference, reference)
     facts = facts_of([range(len(responses))], scores=[[3.0, 2.0, 1.0][: len(responses)]], dtype=torch.float32)
     loss = step_loss(build([{"name": name}]), policy, reference, facts)
     loss.backward()

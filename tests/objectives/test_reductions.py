@@ -52,6 +52,8 @@ SAME = [
         {"name": "tpo", "beta": 0.3, "sft_weight": 0.0},
         {"name": "cpo", "beta": 0.3, "sft_weight": 0.0, "pairs": "below_best"},
     ),
+    ("mdpo without its other terms is dpo", {**DPO, "name": "mdpo", "visual_weight": 0.0, "anchor_weight": 0.0}, DPO),
+    ("v_dpo without guidance is dpo", {**DPO, "name": "v_dpo", "guidance": 1.0}, DPO),
 ]
 SUMS = [
     ("rpo per token is dpo + sft", {**DPO, "name": "rpo", "sft_weight": 0.7, "normalise": "token"},

@@ -113,7 +113,7 @@ def test_videos_are_counted_and_how_they_are_decoded_is_among_what_to_change(tmp
     values["data"]["video"] = {"sampling": "uniform", "frames": 8, "max_total_pixels": 8 * 112 * 84}
     made = plan.run(from_values(values), memory_gb=0.9)
     # 8 frames in 4 pairs, each of 4 x 3 squares of 28 pixels.
-    counted = dict(zip(COLUMNS, made.rows.lengths.T.tolist(), strict=True))
+    counted = dict(zip(COLUMNS, made.rows.lengths[:, 0].T.tolist(), strict=True))
     assert counted["video_tokens"] == [0, 48, 48, 0]
     assert [media - video for media, video in zip(counted["media_tokens"], counted["video_tokens"], strict=True)][
         :3
