@@ -16,7 +16,7 @@ from mmalign.engine.views import View
 from mmalign.errors import ConfigError, RowError, show
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts
-from mmalign.objectives.metrics import Ratio, likelihood_metrics, preference_metrics
+from mmalign.objectives.metrics import Ratio, divergence_metrics, likelihood_metrics, preference_metrics
 from mmalign.objectives.numbers import require_numbers
 from mmalign.objectives.options import described, read_options
 from mmalign.objectives.preset import Preset
@@ -205,6 +205,7 @@ class Objective:
         )
         metrics = {f"loss/{term.name}": Ratio(term.values.detach().sum(), term.counts.sum()) for term in terms}
         with torch.no_grad():
+            metrics |= {} if reference is None else divergence_metrics(policy, reference)
             comparing = next((named.part for named in self.parts if named.part.pairs is not None), None)
             if comparing is None:
                 shown = self._shown(policy, reference, facts, step)

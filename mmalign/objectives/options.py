@@ -16,6 +16,7 @@ from typing import Any
 from mmalign.engine.views import CONTRASTS
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.divergences import DIVERGENCES
+from mmalign.objectives.imitation import RESPONSES
 from mmalign.objectives.numbers import FUSIONS
 from mmalign.pairs.ranking import PAIRINGS
 
@@ -161,6 +162,14 @@ OPTIONS: Mapping[str, Option] = {
     "dpo_weight": number("weight of the dpo term", at_least=0),
     "bco_weight": number("weight of the bco_pair term", at_least=0),
     "kl_weight": number("weight of the divergence from the reference along a response", at_least=0),
+    "token_rate": number("how fast the weight of a token grows with beta times its reward", at_least=0),
+    "positive_weights": switch("token weights below 0 count as 0", neutral=False),
+    "chosen_weight": number("weight of the divergence from the teacher on the best response", at_least=0),
+    "rejected_weight": number("weight of the divergence from the teacher on the other responses", at_least=0),
+    "advantage_weight": number("weight of the teacher's advantage over the model it is contrasted with", above=0),
+    "responses": choice("which responses of a row are imitated", RESPONSES),
+    "lead": number("how far the teacher is led on from the model it is contrasted with", at_least=0),
+    "temperature": number("temperature of the teacher's distribution", above=0),
     "contrast": choice("how the media of the row are changed for the view that it is compared with", CONTRASTS),
     "visual_weight": number("weight of the comparison with changed media", at_least=0),
     "visual_share": number("share of the comparison with changed media; the rest is dpo's", above=0, below=1),

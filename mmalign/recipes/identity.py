@@ -23,7 +23,7 @@ def identity_of(config: RecipeConfig, rows: Mapping[str, str], start: str, rows_
         rows_per_step: of all ranks.
     """
     fingerprints = {**rows, "model": fingerprint.of_model(start)}
-    for name in ("reference", "adapter"):
+    for name in ("reference", "adapter", "token_reward"):
         if (path := getattr(config.model, name)) is not None:
             fingerprints[name] = fingerprint.of_model(path)
     if config.train.optimizer_from is not None:

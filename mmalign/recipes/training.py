@@ -27,6 +27,7 @@ from mmalign.recipes import built_in
 from mmalign.recipes.identity import identity_of, optimizer_checkpoint
 from mmalign.report.run_report import write_run_report
 from mmalign.train import rundir, runtime, state
+from mmalign.train.beside import NO_SOURCES, Sources
 from mmalign.train.checkpoint import Position, latest, prune
 from mmalign.train.diagnose import diagnose
 from mmalign.train.loader import BatchReader, KeptTrees
@@ -160,11 +161,17 @@ def reader_of(rows: PreparedRows, tokeniser: Tokeniser, objective: Objective, *,
 
 
 def build_learner(
-    config: RecipeConfig, policy: Policy, reference: Reference, objective: Objective, accelerator: Accelerator
+    config: RecipeConfig,
+    policy: Policy,
+    reference: Reference,
+    objective: Objective,
+    accelerator: Accelerator,
+    sources: Sources = NO_SOURCES,
 ) -> Learner:
     """Return policy and optimiser ready for one process or many, with reference, objective and shared vision."""
     references = () if config.model.precompute_reference else reference.models
-    models = [policy.base, *references] if config.vision.share == "auto" else []
+    asked = [policy.base, *references, *sources.token_reward.models]
+    models = asked if config.vision.share == "auto" else []
     cache_gb = config.vision.cache_max_gb or 20.0
     vision = VisionMemo(
         models,
@@ -180,6 +187,7 @@ def build_learner(
         reference=reference,
         vision=vision,
         objective=objective,
+        sources=sources,
         optimizer=optimizer,
         max_grad_norm=config.train.max_grad_norm,
         memory=objective.first_memory(),
@@ -235,17 +243,23 @@ def held_out_split(
     """
     if rows.held_out is None:
         return None
-    sampler = StepSampler(
-        lengths=rows.held_out.padded_tokens(engine),
-        per_device_rows=config.train.per_device_eval_batch_size or config.train.per_device_train_batch_size,
-        world_size=learner.accelerator.num_processes,
-        shuffle=False,
-        max_tokens_per_batch=config.train.max_tokens_per_batch,
-        step_rows=rows_per_step if learner.objective.whole_step else None,
-    )
+    sampler = scoring_sampler(config, rows.held_out, engine, learner.accelerator.num_processes)
+    if learner.objective.whole_step:
+        sampler = replace(sampler, step_rows=rows_per_step)
     read_again = config.train.eval_steps is not None
     reader = reader_of(rows.held_out, rows.held_out_tokeniser, learner.objective, read_again=read_again)
     return Split(reader, sampler, learner)
+
+
+def scoring_sampler(config: RecipeConfig, rows: PreparedRows, engine: str, ranks: int) -> StepSampler:
+    """Return what deals rows that are scored, not learnt from: in file order, cut by length."""
+    return StepSampler(
+        lengths=rows.padded_tokens(engine),
+        per_device_rows=config.train.per_device_eval_batch_size or config.train.per_device_train_batch_size,
+        world_size=ranks,
+        shuffle=False,
+        max_tokens_per_batch=config.train.max_tokens_per_batch,
+    )
 
 
 def looked_at(config: RecipeConfig, held_out: Split, tokeniser: Tokeniser) -> Looking | None:

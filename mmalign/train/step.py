@@ -32,7 +32,7 @@ from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.compose import Objective, ObjectiveOutput
 from mmalign.objectives.terms import Memory, StepFacts
-from mmalign.train.beside import Beside, Sources, look_up
+from mmalign.train.beside import NO_SOURCES, Beside, Sources, look_up
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
 from mmalign.train.noise import RandomState, drawing_from, random_state
@@ -62,7 +62,7 @@ class Learner:
     reference: Reference
     vision: VisionMemo
     objective: Objective
-    sources: Sources = Sources()
+    sources: Sources = NO_SOURCES
     optimizer: torch.optim.Optimizer | None = None
     max_grad_norm: float | None = None
     memory: dict[str, Memory] = field(default_factory=dict)

@@ -32,6 +32,8 @@ SAME = [
         {**DPO, "f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.0},
         {**DPO, "f_divergence_type": "forward_kl"},
     ),
+    ("tdpo2 that does not weigh the divergence is dpo", {**DPO, "name": "tdpo2", "kl_weight": 0.0}, DPO),
+    ("sail that weighs all tokens alike is dpo", {**DPO, "name": "sail", "token_rate": 0.0}, DPO),
     ("rpo without likelihood is dpo", {**DPO, "name": "rpo", "sft_weight": 0.0}, DPO),
     ("curry_dpo over all pairs is dpo", {**DPO, "name": "curry_dpo", "pairs": "all"}, DPO),
     ("bco before it has seen anything is bco_pair", {**DPO, "name": "bco"}, {**DPO, "name": "bco_pair"}),
