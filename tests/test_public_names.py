@@ -81,7 +81,8 @@ OBJECTIVES = (
     "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
     "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa "
     "infifpo infifpo_sum poft sppo sppo_single irepo selm xpo cream spa scir crm eurus "
-    "tdpo1 tdpo2 sail dckd adpa aligndistil kto apo_zero_unpaired bco_unpaired"
+    "tdpo1 tdpo2 sail dckd adpa aligndistil kto apo_zero_unpaired bco_unpaired "
+    "mdpo chip povid v_dpo symmpo vista_dpo mixed_image"
 )
 NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign selfee omni_dpo tdpo"
 OPTIONS_OF_OBJECTIVES = (
@@ -91,7 +92,9 @@ OPTIONS_OF_OBJECTIVES = (
     "quality_rate settled_at focus good_score "
     "sources fusion clip count_reference offset least_probability exploration judge doubt quantile window warmup_steps "
     "confidence consistency_weight kl_weight token_rate "
-    "positive_weights chosen_weight rejected_weight advantage_weight responses lead temperature"
+    "positive_weights chosen_weight rejected_weight advantage_weight responses lead temperature "
+    "contrast visual_weight visual_share anchor_weight anchor anchor_beta guidance symmetry_weight margin_weight "
+    "irrelevant_share video_weight clip_weight frame_weight token_weight other_text"
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
