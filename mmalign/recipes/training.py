@@ -41,7 +41,6 @@ from mmalign.train.runtime import is_sharded, start_trackers
 from mmalign.train.sampler import StepSampler
 from mmalign.train.step import Learner
 
-_BUILT_IN = "miniature/"
 _KEPT_TREES_BYTES = 256 * 2**20
 """Memory for rows that stay tokenised between epochs, for each process that loads."""
 
@@ -84,7 +83,7 @@ def open_directory(config: RecipeConfig, accelerator: Accelerator, *, resume: bo
 def start_path(config: RecipeConfig, run: RunDirectory, accelerator: Accelerator) -> str:
     """Return the directory or hub id of the model as it starts; a built-in one is written to the run directory."""
     path = config.model.path
-    if not path.startswith(_BUILT_IN) or Path(path).is_dir():
+    if not path.startswith(miniature.BUILT_IN) or Path(path).is_dir():
         return path
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise ConfigError(
@@ -93,7 +92,7 @@ def start_path(config: RecipeConfig, run: RunDirectory, accelerator: Accelerator
     if accelerator.is_main_process and not (run.start / "config.json").is_file():
         unfinished = run.start.with_name(".start.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        miniature.save(path.removeprefix(_BUILT_IN), unfinished, seed=config.train.seed)
+        miniature.save(path.removeprefix(miniature.BUILT_IN), unfinished, seed=config.train.seed)
         shutil.rmtree(run.start, ignore_errors=True)
         os.rename(unfinished, run.start)
     accelerator.wait_for_everyone()
