@@ -290,7 +290,9 @@ def convert(
 )
 def score_rows(
     path: Annotated[str, typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network.")],
-    model: Annotated[str, typer.Option(metavar="DIR", help="Model, or adapter, that scores; any family is welcome.")],
+    model: Annotated[
+        str, typer.Option(metavar="DIR", help="Model or adapter that scores, of any family; miniature/llava for a try.")
+    ],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="What the model is called in the numbers' names.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .jsonl to write; media paths stay as they are.")],
     against: Annotated[

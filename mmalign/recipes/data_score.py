@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from mmalign.engine.tree import collate
 from mmalign.errors import ConfigError, DataError, RowError
 from mmalign.formats.media import MediaKind
 from mmalign.formats.preference import Preference, Response
+from mmalign.miniature import models as miniature
 from mmalign.modalities.fetch import MediaLimits
 from mmalign.modalities.sampling import Sampling
 from mmalign.modalities.table import limits_below
@@ -149,7 +151,7 @@ def score(
     Args:
         path: file, folder, or hub id with `allow_network`.
         out: .jsonl to write.
-        model: directory or hub id; an adapter is put on the model it names.
+        model: directory, hub id or miniature/<family>; an adapter is put on the model it names.
         name: of the source, in the names of the numbers.
         against: an earlier source; see `Scorer`.
         root: directory below which media are; None takes that of `path`.
@@ -171,11 +173,12 @@ def score(
         UnfinishedRows.remove(out)
     dtype = dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
     settings = {"max_pixels": max_pixels, "max_length": max_length, "sampling": str(sampling), "dtype": dtype}
-    unfinished = UnfinishedRows(out, _made_with(path, model, {"name": name, "against": against, **settings}))
     limits = limits_below(
         rows_or_media(path, root).root, own={"video": {"sampling": sampling or Sampling()}}, max_pixels=max_pixels
     )
-    scorer = _scorer(str(model), dtype, limits, max_length, name, against)
+    with _directory_of(str(model)) as directory:
+        unfinished = UnfinishedRows(out, _made_with(path, directory, {"name": name, "against": against, **settings}))
+        scorer = _scorer(directory, dtype, limits, max_length, name, against)
     quarantine_path, found = out.with_name(out.name + ".quarantine.jsonl"), unfinished.rows_read
     if not found:
         quarantine_path.unlink(missing_ok=True)
@@ -224,6 +227,16 @@ def _require_possible(
         raise DataError(f"{out} lies in the folder {path} that is read; give a place outside of it")
     if out.exists() and not overwrite:
         raise DataError(f"{out} exists; give another place, or --overwrite")
+
+
+@contextmanager
+def _directory_of(model: str) -> Iterator[str]:
+    """Give the directory or hub id of a model; a built-in one is written to a directory of its own, for as long."""
+    if not model.startswith(miniature.BUILT_IN) or Path(model).is_dir():
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        yield str(miniature.save(model.removeprefix(miniature.BUILT_IN), Path(directory) / "model"))
 
 
 def _made_with(

@@ -200,6 +200,14 @@ def test_what_makes_no_sense_is_refused(tmp_path, tiny_model, changes, error, sa
         score(**places, model=tiny_model("qwen2_5_vl"), **choices)
 
 
+def test_a_built_in_model_scores_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = written(tmp_path / "rows.jsonl", 2)
+    for out in ("one.jsonl", "two.jsonl"):
+        score(rows, tmp_path / out, model="miniature/llava", name="m")
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
 def test_the_report_says_what_was_written(tmp_path, tiny_model, capsys):
     report(score(written(tmp_path / "rows.jsonl", 2), tmp_path / "out.jsonl", model=tiny_model("llava"), name="m"))
     said = " ".join(capsys.readouterr().out.split())

@@ -16,6 +16,7 @@ from training_runs import (
     on_two_ranks,
     recipe,
     run,
+    write_rows,
 )
 
 from mmalign.formats.media import MediaRef
