@@ -25,7 +25,9 @@ def test_it_agrees_with_scipy_where_there_is_one():
     optimize = pytest.importorskip("scipy.optimize", reason="scipy is not installed")
     values = np.random.default_rng(0).random((40, 60))
     rows, columns = best_assignment(values)
-    assert values[rows, columns].sum() == pytest.approx(values[optimize.linear_sum_assignment(values, maximize=True)].sum())
+    assert values[rows, columns].sum() == pytest.approx(
+        values[optimize.linear_sum_assignment(values, maximize=True)].sum()
+    )
     assert (np.diff(rows) > 0).all()
 
 

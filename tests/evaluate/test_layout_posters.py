@@ -127,7 +127,9 @@ def test_what_cannot_be_scored_is_refused():
         poster([(0, 0, math.nan, 1)], [1])
     with pytest.raises(DataError, match="1 classes and boxes of shape"):
         Poster(edges=np.zeros((2, 4)), classes=np.array([1]))
-    with pytest.raises(DataError, match=r"saliency of a poster must be of the canvas's size \(100, 100\), got \(9, 9\)"):
+    with pytest.raises(
+        DataError, match=r"saliency of a poster must be of the canvas's size \(100, 100\), got \(9, 9\)"
+    ):
         poster([TITLE], [1], saliency=np.zeros((9, 9)))
     with pytest.raises(ConfigError, match="compat 'both' is unknown"):
         score([SCENE], compat="both")
