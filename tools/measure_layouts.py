@@ -85,7 +85,7 @@ def measure(place: Path, *, seed: int, threads: int, runs: Sequence[Run] = CONTI
     held_out = layout_rows.draw_wall("held_out", HELD_OUT_POSTERS, place, seed=_seed(seed, 3))
     walls = {"held_out": held_out, EXCHANGED: layout_rows.with_pictures_exchanged(held_out)}
     for run in (FIRST, *runs):
-        for name, wall in _asked(run, walls):
+        for name, wall in _asked(run, walls).items():
             answers = place / "answers" / f"{run.name}.{name}.json"
             about = f"Asking {run.name} about {len(wall.posters)} posters ({name})"
             ledger.do(answers.stem, about, lambda run=run, wall=wall, answers=answers: _ask(place, run, wall, answers))
@@ -94,9 +94,9 @@ def measure(place: Path, *, seed: int, threads: int, runs: Sequence[Run] = CONTI
     return summary
 
 
-def _asked(run: Run, walls: Mapping[str, Wall]) -> list[tuple[str, Wall]]:
+def _asked(run: Run, walls: Mapping[str, Wall]) -> dict[str, Wall]:
     """Return the walls that a model is asked about."""
-    return [(name, wall) for name, wall in walls.items() if name != EXCHANGED or run.name in ASKED_ABOUT_EXCHANGED]
+    return {name: wall for name, wall in walls.items() if name != EXCHANGED or run.name in ASKED_ABOUT_EXCHANGED}
 
 
 def _settings(seed: int, threads: int) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _judged(place: Path, runs: Sequence[Run], walls: Mapping[str, Wall]) -> dict
     found: dict[str, Any] = {}
     for name, wall in walls.items():
         before, found[name] = None, {}
-        for run in [run for run in (FIRST, *runs) if (name, wall) in _asked(run, walls)]:
+        for run in [run for run in (FIRST, *runs) if name in _asked(run, walls)]:
             answers = json.loads((place / "answers" / f"{run.name}.{name}.json").read_text())
             after = values(wall, answers)
             facts: dict[str, Any] = {"title": run.title, "levels": _levels(after)}
@@ -233,7 +233,7 @@ def _changes(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) 
 def table(summary: Mapping[str, Any]) -> str:
     """Return a seed's figures as Markdown, all in %: with 95% intervals, and paired changes from the first model."""
     lines = ["| model | read | overlap | change | alignment | change | occluded | mean IoU | exact |", "|" + "---|" * 9]
-    for name, facts in summary["held_out"].items():
+    for facts in summary["held_out"].values():
         level, change = facts["levels"], facts.get("change", {})
         cells = [_share(level, "read"), _share(level, "overlap"), _share(change, "overlap", "+")]
         cells += [_share(level, "alignment", digits=1), _share(change, "alignment", "+", digits=1)]
