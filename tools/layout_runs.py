@@ -12,7 +12,7 @@ from video_order_runs import Run, Stage
 
 from mmalign.recipes.recipe_files import write_recipe
 
-SFT_STEPS, SFT_ROWS_PER_STEP = 300, 16
+SFT_STEPS, SFT_ROWS_PER_STEP = 240, 16
 CONTINUED_STEPS, PAIRS_PER_STEP = 40, 16
 
 _ADAM = {"weight_decay": 0.01, "adam_beta2": 0.98}

@@ -1,4 +1,4 @@
-"""Write the rows that the configs under configs/miniature/ train on: corner shapes and moving squares, truth first.
+"""Write the rows that the configs under configs/miniature/ train on: shapes, moving squares, posters, truth first.
 
     python tools/make_miniature_rows.py
 
@@ -17,7 +17,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.store import write_jsonl
-from mmalign.miniature import event_rows, shapes
+from mmalign.miniature import event_rows, layout_rows, shapes
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "configs" / "miniature"
 SEED = 2026
@@ -85,13 +85,15 @@ def with_wrong_colours(scene: shapes.Scene) -> shapes.Scene:
 
 
 def main() -> None:
-    """Write training and held-out rows of pictures and of clips."""
+    """Write training and held-out rows of pictures, of clips and of posters."""
     rng = np.random.default_rng(SEED)
     for number, (name, count) in enumerate((("train", 64), ("held_out", 16))):
         clips = event_rows.draw_inline_reel(f"events_{name}", count, seed=SEED + number)
+        posters = layout_rows.draw_inline_wall(f"posters_{name}", count, seed=SEED + number, form="json")
         for world, made in (
             ("corners", rows(count, name, rng)),
             ("events", event_rows.comparisons(clips, "mixed", seed=SEED + number)),
+            ("posters", layout_rows.comparisons(posters, seed=SEED + number)),
         ):
             path = DIRECTORY / f"{world}_{name}.jsonl"
             print(f"{path.name}: {write_jsonl(path, made)} rows")

@@ -49,6 +49,8 @@ from mmalign.recipes.configuration import load_recipe
 
 LEARNED_POSTERS, FRESH_POSTERS, HELD_OUT_POSTERS = 1600, 320, 300
 CANDIDATES = 4
+ASKED_ABOUT_EXCHANGED = ("sft", "judged_sft")
+EXCHANGED = "exchanged"
 _TOKENS = Sampling(max_new_tokens=20).max_new_tokens
 GREEDY, SAMPLED = Sampling(max_new_tokens=_TOKENS), Sampling(max_new_tokens=_TOKENS, temperature=1.0)
 FIGURES: Mapping[str, str] = {
@@ -81,15 +83,20 @@ def measure(place: Path, *, seed: int, threads: int, runs: Sequence[Run] = CONTI
         recipe = layout_runs.write(place, run, seed=seed, threads=threads)
         ledger.do(run.name, f"Training {run.name}: {run.title}", lambda recipe=recipe: _train(recipe))
     held_out = layout_rows.draw_wall("held_out", HELD_OUT_POSTERS, place, seed=_seed(seed, 3))
-    walls = {"held_out": held_out, "exchanged": layout_rows.with_pictures_exchanged(held_out)}
+    walls = {"held_out": held_out, EXCHANGED: layout_rows.with_pictures_exchanged(held_out)}
     for run in (FIRST, *runs):
-        for name, wall in walls.items():
+        for name, wall in _asked(run, walls).items():
             answers = place / "answers" / f"{run.name}.{name}.json"
             about = f"Asking {run.name} about {len(wall.posters)} posters ({name})"
             ledger.do(answers.stem, about, lambda run=run, wall=wall, answers=answers: _ask(place, run, wall, answers))
     summary = {"seed": seed, **_judged(place, runs, walls), "settings": ledger.settings, "seconds": ledger.seconds}
     (place / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     return summary
+
+
+def _asked(run: Run, walls: Mapping[str, Wall]) -> dict[str, Wall]:
+    """Return the walls that a model is asked about."""
+    return {name: wall for name, wall in walls.items() if name != EXCHANGED or run.name in ASKED_ABOUT_EXCHANGED}
 
 
 def _settings(seed: int, threads: int) -> dict[str, Any]:
@@ -190,7 +197,7 @@ def _judged(place: Path, runs: Sequence[Run], walls: Mapping[str, Wall]) -> dict
     found: dict[str, Any] = {}
     for name, wall in walls.items():
         before, found[name] = None, {}
-        for run in (FIRST, *runs):
+        for run in [run for run in (FIRST, *runs) if name in _asked(run, walls)]:
             answers = json.loads((place / "answers" / f"{run.name}.{name}.json").read_text())
             after = values(wall, answers)
             facts: dict[str, Any] = {"title": run.title, "levels": _levels(after)}
@@ -226,15 +233,16 @@ def _changes(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) 
 def table(summary: Mapping[str, Any]) -> str:
     """Return a seed's figures as Markdown, all in %: with 95% intervals, and paired changes from the first model."""
     lines = ["| model | read | overlap | change | alignment | change | occluded | mean IoU | exact |", "|" + "---|" * 9]
-    for name, facts in summary["held_out"].items():
+    for facts in summary["held_out"].values():
         level, change = facts["levels"], facts.get("change", {})
         cells = [_share(level, "read"), _share(level, "overlap"), _share(change, "overlap", "+")]
         cells += [_share(level, "alignment", digits=1), _share(change, "alignment", "+", digits=1)]
         cells += [_share(level, figure) for figure in ("occluded", "mean_iou", "exact")]
         lines.append(f"| {facts['title']} | {' | '.join(cells)} |")
-        blind = summary["exchanged"][name]["levels"]
-        cells = [_share(blind, "read"), _share(blind, "overlap"), "", _share(blind, "alignment", digits=1), ""]
-        cells += [_share(blind, figure) for figure in ("occluded", "mean_iou", "exact")]
+    for name, facts in summary[EXCHANGED].items():
+        level = facts["levels"]
+        cells = [_share(level, "read"), _share(level, "overlap"), "", _share(level, "alignment", digits=1), ""]
+        cells += [_share(level, figure) for figure in ("occluded", "mean_iou", "exact")]
         lines.append(f"| {name}: another's picture, truths of before | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from mmalign.errors import RowError
 from mmalign.formats import boxes as geometry
 from mmalign.formats.layout import Layout
 from mmalign.formats.layout_task import Task
+from mmalign.formats.layout_text import Form
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference, Response
 from mmalign.miniature import layouts as world
@@ -50,17 +51,19 @@ def draw_wall(name: str, count: int, root: Path, *, seed: int) -> Wall:
     return _draw(name, count, lambda index, picture: _write(picture, root, f"images/{name}/{index:05d}.png"), seed)
 
 
-def draw_inline_wall(name: str, count: int, *, seed: int) -> Wall:
+def draw_inline_wall(name: str, count: int, *, seed: int, form: Form = "tokens") -> Wall:
     """Draw `count` posters whose rows carry their pictures as bytes."""
-    return _draw(name, count, lambda index, picture: MediaRef(kind="image", content=_png(picture)), seed)
+    return _draw(name, count, lambda index, picture: MediaRef(kind="image", content=_png(picture)), seed, form)
 
 
-def _draw(name: str, count: int, store: Callable[[int, Image.Image], MediaRef], seed: int) -> Wall:
+def _draw(
+    name: str, count: int, store: Callable[[int, Image.Image], MediaRef], seed: int, form: Form = "tokens"
+) -> Wall:
     rng = np.random.default_rng(seed)
     posters, tasks = [], []
     for index in range(count):
         posters.append(world.draw_poster(rng))
-        tasks.append(world.task(posters[-1], store(index, world.paint_picture(posters[-1], rng))))
+        tasks.append(world.task(posters[-1], store(index, world.paint_picture(posters[-1], rng)), form))
     return Wall(name=name, posters=tuple(posters), tasks=tuple(tasks))
 
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mmalign.formats.layout import Brief, Element, Layout
 from mmalign.formats.layout_task import Task
-from mmalign.formats.layout_text import Grid
+from mmalign.formats.layout_text import Form, Grid
 from mmalign.formats.media import MediaRef
 
 GRID = Grid(bins=32)
@@ -75,7 +75,7 @@ def paint_picture(poster: Poster, rng: np.random.Generator) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(0.7))
 
 
-def task(poster: Poster, picture: MediaRef) -> Task:
+def task(poster: Poster, picture: MediaRef, form: Form = "tokens") -> Task:
     """Return the brief of a poster: its picture as the background, then what is to be placed."""
     elements = [
         Element(kind="background", asset=picture),
@@ -85,7 +85,7 @@ def task(poster: Poster, picture: MediaRef) -> Task:
         elements.append(Element(kind="text", text=BODY))
     elements.append(Element(kind="shape", category="rounded", colour=BUTTON_COLOUR))
     brief = Brief(id="", width_px=CANVAS_PX, height_px=CANVAS_PX, elements=tuple(elements))
-    return Task(brief=brief, grid=GRID, form="tokens")
+    return Task(brief=brief, grid=GRID, form=form)
 
 
 def truth(poster: Poster, asked: Task) -> Layout:

@@ -26,9 +26,9 @@ def perturb(layout: Layout, how: str, *, seed: int, strength: float = 0.5) -> La
     Args:
         how: "jitter" moves every element by up to 0.3 of the canvas each way; "swap" exchanges the middles of up to
             all elements, two by two; "overlap" moves an element onto another until it covers this share of the smaller
-            one; "misalign" moves elements off their common lines by different steps of up to 0.12; "scale" makes an
-            element up to 2.5 times larger or smaller; "out" moves an element until this share of it lies beyond the
-            canvas.
+            one, or as much as their shapes let it; "misalign" moves elements off their common lines by different steps
+            of up to 0.12; "scale" makes an element up to 2.5 times larger or smaller; "out" moves an element until this
+            share of it lies beyond the canvas.
         seed: the same seed gives the same layout.
         strength: 0 < strength <= 1, at 1 as far as said above.
 

@@ -20,7 +20,7 @@ SCORES = {
     "alignment": "1 - mean over elements of the distance to the nearest line (edge or middle) of another",
     "overlap": "1 - mean over pairs of the share of the smaller element that the other covers",
     "balance": "1 - distance of the middle of what is covered from the middle of the canvas, by half a diagonal",
-    "readability": "mean over texts of calm beneath it x contrast with it, up to the 4.5 to 1 of WCAG 2.2",
+    "readability": "mean over texts of calm beneath it x contrast with it, from 1 to 1 up to the 4.5 to 1 of WCAG 2.2",
 }
 QUALITY = ("alignment", "overlap")
 ENOUGH_CONTRAST = 4.5
@@ -102,7 +102,7 @@ def _readable(beneath: np.ndarray, whole: np.ndarray) -> float:
     contrast = (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05)
     grey = beneath.mean(axis=-1)
     busy = sum(np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1) if grey.shape[axis] > 1)
-    return float(max(0.0, 1 - 4 * busy) * min(1.0, contrast / ENOUGH_CONTRAST))
+    return float(max(0.0, 1 - 4 * busy) * min(1.0, (contrast - 1) / (ENOUGH_CONTRAST - 1)))
 
 
 def _luminance(rgb: np.ndarray) -> np.ndarray:

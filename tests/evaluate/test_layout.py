@@ -26,8 +26,9 @@ def test_boxes_with_a_common_edge_are_aligned():
 
 
 def test_alignment_by_hand():
-    # The third box's nearest line: lines of the pair are left .1 .1, middle .3 .2, right .5 .3, top .1 .2, middle .2 .4,
-    # bottom .3 .6; its own .62 .77 .92 .7 .825 .95. Nearest: bottom 0.95 - 0.6 = 0.35; across: right 0.92 - 0.5 = 0.42.
+    # The third box's nearest line: lines of the pair are left .1 .1, middle .3 .2, right .5 .3, top .1 .2, middle
+    # .2 .4, bottom .3 .6; its own .62 .77 .92 .7 .825 .95. Nearest: bottom 0.95 - 0.6 = 0.35;
+    # across: right 0.92 - 0.5 = 0.42.
     found = metrics.alignment(np.concatenate([PAIR, THIRD]))
     assert found["ac_layout_gan"] == pytest.approx(-math.log(0.65))
     assert found["layout_gan_pp"] == pytest.approx(-math.log(0.65) / 3)

@@ -1,5 +1,6 @@
 """Layouts as records, as JSON, as text and as a prompt: exact ways back, and refusals that name the element."""
 
+import contextlib
 import json
 
 import pytest
@@ -26,7 +27,11 @@ BRIEF = Brief(
         Element(kind="shape", category="rounded", colour=(1, 2, 3), opacity=0.5, angle_deg=-12.5, z=-1),
     ),
 )
-BOXES = (Box(x=0, y=0, width=1, height=1), Box(x=0.1, y=0.2, width=0.5, height=0.25), Box(x=-0.2, y=0.9, width=0.3, height=0.2))  # fmt: skip
+BOXES = (
+    Box(x=0, y=0, width=1, height=1),
+    Box(x=0.1, y=0.2, width=0.5, height=0.25),
+    Box(x=-0.2, y=0.9, width=0.3, height=0.2),
+)
 LAYOUT = Layout(brief=BRIEF, boxes=BOXES)
 TEXTS = Brief(id="", width_px=10, height_px=10, elements=(Element(kind="text", text="SALE"), Element(kind="shape")))
 
@@ -230,10 +235,8 @@ def test_an_answer_that_is_no_layout_is_refused_and_the_element_named(form, text
 
 @given(st.sampled_from(["tokens", "json"]), st.text(alphabet='<pos_12>[]{}":,idxb.e-', max_size=40))
 def test_no_answer_is_fatal(form, text):
-    try:
+    with contextlib.suppress(RowError):
         read(text, TEXTS, Grid(bins=8), form)
-    except RowError:
-        pass
 
 
 @pytest.mark.parametrize("settings", [{"bins": 1}, {"bins": 10_001}, {"overflow": -0.1}, {"overflow": 1.5}])
