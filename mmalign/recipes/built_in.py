@@ -13,8 +13,6 @@ from mmalign.errors import ConfigError
 from mmalign.miniature import models as miniature
 from mmalign.train.rundir import RunDirectory
 
-_BUILT_IN = "miniature/"
-
 
 class Processes(Protocol):
     """What is read of accelerate's `Accelerator` or `PartialState`."""
@@ -33,7 +31,7 @@ def start_of(path: str, run: RunDirectory, processes: Processes, *, seed: int) -
     Raises:
         ConfigError: a built-in one is asked for under DeepSpeed.
     """
-    if not path.startswith(_BUILT_IN) or Path(path).is_dir():
+    if not path.startswith(miniature.BUILT_IN) or Path(path).is_dir():
         return path
     if processes.distributed_type == DistributedType.DEEPSPEED:
         raise ConfigError(
@@ -42,7 +40,7 @@ def start_of(path: str, run: RunDirectory, processes: Processes, *, seed: int) -
     if processes.is_main_process and not (run.start / "config.json").is_file():
         unfinished = run.start.with_name(".start.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        miniature.save(path.removeprefix(_BUILT_IN), unfinished, seed=seed)
+        miniature.save(path.removeprefix(miniature.BUILT_IN), unfinished, seed=seed)
         shutil.rmtree(run.start, ignore_errors=True)
         os.rename(unfinished, run.start)
     processes.wait_for_everyone()
