@@ -348,7 +348,7 @@ def finish(course: Course, rows: Rows) -> RunResult:
     """Save the trained model, write the report, and say in words what the curves show."""
     learner, run = course.train.learner, course.run
     save_final(learner, rows.train_tokeniser.processor, run)
-    learner.accelerator.end_training()
+    runtime.finish_trackers(learner.accelerator)
     lines = read_metrics(run.metrics)
     findings = tuple(map(str, diagnose(lines)))
     if learner.accelerator.is_main_process:
