@@ -55,15 +55,18 @@ OBJECTIVES = (
     "dpo cdpo robust ipo hinge dpo_norm exo discopop f_dpo ld_dpo sampo mask_dpo ddpo wpo rpo curry_dpo "
     "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
     "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa "
-    "tdpo1 tdpo2 sail dckd adpa aligndistil"
+    "tdpo1 tdpo2 mdpo chip povid v_dpo symmpo vista_dpo mixed_image sail dckd adpa aligndistil nextquill"
 )
 NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign tdpo"
 OPTIONS_OF_OBJECTIVES = (
     "beta gamma pairs label_smoothing epsilon sft_weight normalise f_divergence_type f_alpha_divergence_coef ld_alpha "
     "use_weighting edit_weight discopop_tau alpha desirable_weight undesirable_weight dpo_weight bco_weight "
     "list_weight best_factor reach rate gap_factor beta_scaling selected_share reliability reliability_rate mean_gap "
-    "quality_rate settled_at focus good_score kl_weight token_rate "
-    "positive_weights chosen_weight rejected_weight advantage_weight responses lead temperature"
+    "quality_rate settled_at focus good_score kl_weight "
+    "contrast visual_weight visual_share anchor_weight anchor anchor_beta guidance symmetry_weight margin_weight "
+    "irrelevant_share video_weight clip_weight frame_weight token_weight other_text "
+    "token_rate positive_weights chosen_weight rejected_weight advantage_weight responses lead temperature "
+    "threshold owed_weight history_weight"
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "

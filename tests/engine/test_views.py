@@ -224,3 +224,39 @@ def test_a_tree_with_views_is_the_same_as_separate_rows(tokeniser, tiny_model, n
         apart = Policy(model, engine="flat")(batch)
     torch.testing.assert_close(together, apart, rtol=0, atol=2e-5)
     assert (together[2:, 1] != together[:2, 1]).any()
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3"])
+def test_likeliest_tokens_of_a_view_are_measured_under_the_media_of_the_row(tokeniser, tiny_model, name):
+    """Against all logits: argmax under black media, its log-prob under the row's own, at every token of a response."""
+    from transformers import AutoModelForImageTextToText
+
+    made, view = tokeniser(name), contrasted("black", likeliest=True)
+    model = AutoModelForImageTextToText.from_pretrained(tiny_model(name)).eval()
+    policy = Policy(model, engine="flat")
+    own, black = made.trees(ONE, [view])
+    batch = collate([own, black], policy.family, made.pad_id, [view])
+    with torch.no_grad():
+        measured = policy(batch)
+        seen, dark = (
+            [_all_logps(model, policy.family, tree, response) for response in tree.response_ids]
+            for tree in (own, black)
+        )
+    for k, (clean, changed) in enumerate(zip(seen, dark, strict=True)):
+        expected = clean.gather(1, changed.argmax(-1, keepdim=True)).squeeze(1)
+        torch.testing.assert_close(measured[1, k, : len(expected)], expected, rtol=0, atol=2e-5)
+        own_tokens = clean.gather(1, own.response_ids[k][:, None]).squeeze(1)
+        torch.testing.assert_close(measured[0, k, : len(expected)], own_tokens, rtol=0, atol=2e-5)
+
+
+def _all_logps(model, family, tree, response):
+    """Return the log-probs of all tokens [R, V] at the places of a response, from a plain forward of one row."""
+    sequence = torch.cat([tree.prompt_ids, response])[None]
+    types = {}
+    if family.token_types is not None:
+        prompt_types = tree.mm_token_type_ids
+        prompt_types = tree.prompt_extra["token_type_ids"] if prompt_types is None else prompt_types
+        types = {family.token_types: torch.cat([prompt_types, torch.zeros_like(response)])[None]}
+    inputs = {"input_ids": sequence, "attention_mask": torch.ones_like(sequence), **types, **tree.media}
+    logits = model(**inputs).logits[0, len(tree.prompt_ids) - 1 : -1]
+    return logits.float().log_softmax(-1)

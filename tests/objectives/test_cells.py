@@ -16,7 +16,7 @@ from mmalign.engine.views import contrasted
 from mmalign.errors import ConfigError
 from mmalign.objectives.compose import build
 
-VISUAL = ("mdpo", "chip", "v_dpo", "symmpo", "vista_dpo", "mixed_image")
+VISUAL = ("mdpo", "chip", "povid", "v_dpo", "symmpo", "vista_dpo", "mixed_image")
 SIDES = [(-6.0, 3), (-5.0, 5), (-4.0, 2)]
 POLICY = with_views(logps_of([SIDES]), logps_of([[(-8.0, 3), (-4.0, 5), (-3.0, 2)]]))
 REFERENCE = with_views(logps_of([[(-7.0, 3), (-3.0, 5), (-4.25, 2)]]), logps_of([[(-7.5, 3), (-6.0, 5), (-5.0, 2)]]))
@@ -45,6 +45,8 @@ BY_HAND = [
     ({"name": "mdpo", "beta": 0.5, "anchor_weight": 3.0}, nls(1.5) + nls(0.75) + 3 * nls(0.5)),
     # every token differs, so all are edited: u = 2
     ({"name": "chip", "beta": 0.5, "edit_weight": 2.0}, nls(0.5 * 2 * (3 + 1.5))),
+    # n = S - S_ref of the tokens that the view makes likeliest, which here score as the view does
+    ({"name": "povid", "beta": 0.5, "visual_share": 0.25}, 0.75 * nls(1.5) + 0.25 * nls(0.75)),
     # G_w = 1.5 (-6) - 0.5 (-8) + 7 = 2,  G_l = 1.5 (-5) - 0.5 (-4) + 3 = -2.5
     ({"name": "v_dpo", "beta": 0.5}, nls(0.5 * 4.5)),
     ({"name": "v_dpo", "beta": 0.5, "visual_weight": 2.0}, nls(0.5 * 4.5) + 2 * nls(0.5 * 1.5)),
@@ -61,7 +63,7 @@ BY_HAND_OF_THREE = [
     # clip_w and clip_l, frame with and without its box are the same view here: margins 0
     (
         {"name": "vista_dpo", "beta": 0.5},
-        nls(0.5 * (1 + 0.7 * 2 - 0.3 * 0.25)) + 0.8 * nls(0.5 * 1.5) + (0.6 + 0.4) * log(2),
+        nls(0.5 * (1 + 0.7 * 2 - 0.3 * 0.25)) + 0.8 * nls(0.5 * 1.5) + (0.6 + 0.4) * log(2) + 0.1 * nls(1.5),
     ),
 ]
 
@@ -74,6 +76,15 @@ def test_loss_of_a_pair_under_changed_media_is_the_value_worked_by_hand(spec, ex
 @pytest.mark.parametrize(("spec", "expected"), BY_HAND_OF_THREE, ids=lambda value: str(value))
 def test_loss_of_three_under_changed_media_is_the_value_worked_by_hand(spec, expected):
     assert loss_of(spec, triple=True) == pytest.approx(expected, rel=1e-12)
+
+
+def test_divergences_along_a_response_weigh_as_its_tokens_do():
+    """D_w = 3 tokens of 0.1, D_l = 5 of 0.2; every token differs, so u = 2."""
+    moved = torch.tensor([0.1, 0.2, 0.3])[None, :, None].expand(1, 3, 5).double()
+    policy = first_two(replace(POLICY, dense={"reference_kl": moved}))
+    spec = {"name": "chip", "beta": 0.5, "edit_weight": 2.0, "kl_weight": 0.4}
+    loss = step_loss(build([spec]), policy, first_two(REFERENCE), facts_of([(0, 1)]))
+    assert loss.item() == pytest.approx(nls(0.5 * (2 * (3 + 1.5) - 0.4 * 2 * (1.0 - 0.3))))
 
 
 def test_mdpo_of_a_policy_that_has_not_moved_is_three_times_ln2():

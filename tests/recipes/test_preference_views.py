@@ -64,6 +64,16 @@ def test_the_run_is_the_same_however_it_is_computed(tmp_path, tiny_model, rows, 
     assert_close(other[1:], expected[1:], 2e-3)
 
 
+@pytest.mark.parametrize("name", ["povid", "chip", "v_dpo"])
+def test_the_first_loss_is_ln2_and_the_last_is_lower(tmp_path, tiny_model, rows, name):
+    """povid's too: policy and reference find the same likeliest tokens while they are the same model."""
+    objective = [{"name": name, **({"guidance": 1.0} if name == "v_dpo" else {})}]
+    run(recipe(tiny_model("llava"), rows, tmp_path / "run", objective=objective, train__learning_rate=1e-2))
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+    assert losses[0] == pytest.approx(log(2), abs=1e-5)
+    assert losses[-1] < losses[0]
+
+
 def test_a_shared_tower_and_its_features_on_disk_know_the_views(tmp_path, tiny_model, rows):
     frozen = {**MDPO, "model__freeze": ["vision"]}
     run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "apart", **frozen, vision__share="off"))
@@ -190,6 +200,6 @@ def test_rows_of_vistadpo_are_compared_at_every_level(tmp_path, tiny_model):
     )
     run(values)
     first, last = metrics(tmp_path / "run")[0], metrics(tmp_path / "run")[-1]
-    assert first["loss"] == pytest.approx((1 + 0.8 + 0.6 + 0.4) * log(2), abs=1e-6)
-    terms = ["loss/vista_dpo", "loss/vista_dpo_video", "loss/vista_dpo_clip", "loss/vista_dpo_frame"]
+    assert first["loss"] == pytest.approx((1 + 0.8 + 0.6 + 0.4 + 0.1) * log(2), abs=1e-6)
+    terms = [f"loss/vista_dpo{level}" for level in ("", "_video", "_clip", "_frame", "_token")]
     assert all(last[name] < log(2) for name in terms)
