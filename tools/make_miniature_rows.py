@@ -1,4 +1,4 @@
-"""Write the rows that the configs under configs/miniature/ train on: corner shapes and moving squares, truth first.
+"""Write the rows that the configs under configs/miniature/ train on: shapes, moving squares, posters, truth first.
 
     python tools/make_miniature_rows.py
 
@@ -17,7 +17,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.store import write_jsonl
-from mmalign.miniature import event_rows, shapes
+from mmalign.miniature import event_rows, layout_rows, shapes
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "configs" / "miniature"
 SEED = 2026
@@ -56,6 +56,22 @@ def ranked_rows(count: int, rng: np.random.Generator) -> Iterator[Preference]:
         )
 
 
+def judged_rows(count: int, rng: np.random.Generator) -> Iterator[Preference]:
+    """Yield `count` answers judged by themselves: true captions, and in odd rows captions with a phantom."""
+    for number in range(count):
+        scene = shapes.draw_scene(rng)
+        stated = scene if number % 2 == 0 else with_phantom(scene)
+        picture = io.BytesIO()
+        shapes.render(scene, rng).save(picture, format="PNG", optimize=True)
+        yield Preference(
+            id=f"judged-{number:03d}",
+            prompt=(Message.of("user", 0, shapes.CAPTION_PROMPT),),
+            media=(MediaRef(kind="image", content=picture.getvalue()),),
+            responses=(Response.of(shapes.caption(stated)),),
+            label=number % 2 == 0,
+        )
+
+
 def with_phantom(scene: shapes.Scene) -> shapes.Scene:
     """Return the scene with a blue cross that is not there."""
     order = list(shapes.CELLS)
@@ -69,13 +85,15 @@ def with_wrong_colours(scene: shapes.Scene) -> shapes.Scene:
 
 
 def main() -> None:
-    """Write training and held-out rows of pictures and of clips."""
+    """Write training and held-out rows of pictures, of clips and of posters."""
     rng = np.random.default_rng(SEED)
     for number, (name, count) in enumerate((("train", 64), ("held_out", 16))):
         clips = event_rows.draw_inline_reel(f"events_{name}", count, seed=SEED + number)
+        posters = layout_rows.draw_inline_wall(f"posters_{name}", count, seed=SEED + number, form="json")
         for world, made in (
             ("corners", rows(count, name, rng)),
             ("events", event_rows.comparisons(clips, "mixed", seed=SEED + number)),
+            ("posters", layout_rows.comparisons(posters, seed=SEED + number)),
         ):
             path = DIRECTORY / f"{world}_{name}.jsonl"
             print(f"{path.name}: {write_jsonl(path, made)} rows")
@@ -83,6 +101,10 @@ def main() -> None:
     for name, count in (("train", 32), ("held_out", 8)):
         path = DIRECTORY / f"corners_ranked_{name}.jsonl"
         print(f"{path.name}: {write_jsonl(path, ranked_rows(count, rng))} rows")
+    rng = np.random.default_rng(SEED + 2)
+    for name, count in (("train", 64), ("held_out", 16)):
+        path = DIRECTORY / f"corners_judged_{name}.jsonl"
+        print(f"{path.name}: {write_jsonl(path, judged_rows(count, rng))} rows")
 
 
 if __name__ == "__main__":

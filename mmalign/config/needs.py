@@ -29,13 +29,17 @@ CONTRAST = "contrast_logps"
 """A second one, which the teacher is contrasted with."""
 
 
-def unmet(recipe: RecipeConfig, needs: Collection[str]) -> Iterator[Problem]:
-    """Yield what is missing of `needs`, and what is there and read by nobody."""
+def unmet(recipe: RecipeConfig, needs: Collection[str], *, says_reference: bool = False) -> Iterator[Problem]:
+    """Yield what is missing of `needs`, and what is there and read by nobody.
+
+    Args:
+        says_reference: whether a stage names its reference, which may be its own start.
+    """
     names = " + ".join(spec.name for spec in recipe.objective)
     model, teacher = recipe.model, recipe.model.teacher
     if REFERENCE not in needs:
-        for key in ("reference", "precompute_reference"):
-            if getattr(model, key):
+        for key in ("reference", "precompute_reference", "reference_update"):
+            if getattr(model, key) or (key == "reference" and says_reference):
                 text = f"objective {names} compares with no reference; remove this key, or use one that does (dpo)"
                 yield Problem(path=("model", key), text=text)
     if DISTRIBUTIONS in needs and model.precompute_reference:

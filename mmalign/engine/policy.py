@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mmalign.engine.adapters import is_adapter
+from mmalign.engine.adapters import is_adapter, put_weights
 from mmalign.engine.blank_media import blank_features, calls_left_out
 from mmalign.engine.distributions import Distributions
 from mmalign.engine.families import Family, family_of
@@ -134,6 +134,7 @@ def load_policy(
     quantize: str | None = None,
     trust_remote_code: bool = False,
     lora: LoraConfig | None = None,
+    adapter: str | None = None,
     freeze: Sequence[str] = (),
     gradient_checkpointing: bool = False,
 ) -> Policy:
@@ -143,6 +144,7 @@ def load_policy(
         path, dtype, attn_implementation, quantize, trust_remote_code: see `load_model`.
         engine: see `Policy`.
         lora: adapters to add; everything else is then frozen.
+        adapter: directory whose adapter the run goes on with, made with these settings.
         freeze: parts whose weights do not move.
         gradient_checkpointing: recompute activations in the backward pass.
 
@@ -159,6 +161,8 @@ def load_policy(
         trust_remote_code=trust_remote_code,
     )
     policy = make_policy(model, engine=engine, lora=lora, freeze=freeze)
+    if adapter is not None:
+        put_weights(policy.model, adapter)
     if gradient_checkpointing:
         checkpoint_activations(policy.base)
     return policy

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mmalign.engine.tokenise import PromptTree
 
 PADDING = -1
+NOT_OF_THE_ROW = -1
+"""Level where there is no response, or one that answers another prompt and is compared with nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +53,11 @@ class TreeBatch:
         media: collated processor outputs.
         media_sizes: for each of them, how many entries of dimension 0 belong to each row.
         media_keys: hash of every row's media, None for rows without.
-        levels: int64 [B, K]; 0 is best, equal numbers are ties, -1 where there is no response.
+        levels: int64 [B, K]; 0 is best, equal numbers are ties, `NOT_OF_THE_ROW` where no response of the row stands.
         weight: float32 [B].
         margin: float32 [B], nan where the row has none.
         scores: float32 [B, K] of the responses, nan where one has none.
+        numbers: named scores, float64 [B, K] each, nan where a response has none; the names that any row has.
         token_weights: float32 [B, K, R] from spans (1 where a row has none), None when no row has spans.
         tags: free labels of every row.
         views: in which the groups stand behind the groups as they are.
@@ -78,6 +81,7 @@ class TreeBatch:
     weight: Tensor
     margin: Tensor
     scores: Tensor
+    numbers: dict[str, Tensor]
     token_weights: Tensor | None
     tags: tuple[dict, ...]
     views: tuple[View, ...] = ()
@@ -137,10 +141,11 @@ def collate(trees: Sequence[PromptTree], family: Family, pad_id: int, views: Seq
         media=media,
         media_sizes=media_sizes,
         media_keys=tuple(tree.media_key for tree in trees),
-        levels=_stack([torch.tensor(tree.levels) for tree in trees], -1),
+        levels=_stack([torch.tensor(tree.levels) for tree in trees], NOT_OF_THE_ROW),
         weight=torch.tensor([float(tree.weight) for tree in trees]),
         margin=torch.tensor([math.nan if tree.margin is None else float(tree.margin) for tree in trees]),
         scores=_stack([torch.tensor(tree.scores or [math.nan] * len(tree.levels)) for tree in trees], math.nan),
+        numbers=_numbers(trees),
         token_weights=_token_weights(trees, mask),
         tags=tuple(dict(tree.tags) for tree in trees),
         views=tuple(views),
@@ -217,6 +222,17 @@ def concatenate(tensors: Sequence[Tensor], fill: float = 0.0) -> Tensor:
         padding = [amount for extent in reversed(missing) for amount in (0, extent)]
         filled.append(pad(tensor, padding, value=fill) if any(missing) else tensor)
     return torch.cat(filled)
+
+
+def _numbers(trees: Sequence[PromptTree]) -> dict[str, Tensor]:
+    """Return every named score that some row has, [B, K]; in fp64, since log-probs of whole answers are compared."""
+    names = dict.fromkeys(name for tree in trees for name in tree.numbers)
+    nothing = {len(tree.levels): (math.nan,) * len(tree.levels) for tree in trees}
+
+    def row(tree: PromptTree, name: str) -> Tensor:
+        return torch.tensor(tree.numbers.get(name, nothing[len(tree.levels)]), dtype=torch.float64)
+
+    return {name: _stack([row(tree, name) for tree in trees], math.nan) for name in names}
 
 
 def _token_weights(trees: Sequence[PromptTree], mask: Tensor) -> Tensor | None:

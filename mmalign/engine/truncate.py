@@ -45,7 +45,7 @@ class TreeLengths:
     @property
     def longest_branch(self) -> int:
         """Tokens of the prompt and its longest response: what `max_length` bounds, as in a model's own context."""
-        return self.prompt_tokens + max(self.response_tokens)
+        return self.prompt_tokens + max(self.response_tokens, default=0)
 
     @property
     def tree_tokens(self) -> int:

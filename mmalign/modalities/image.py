@@ -101,8 +101,9 @@ def decode(
     *,
     field: str = "image",
     bounded: bool = True,
+    transparent: bool = False,
 ) -> Image.Image:
-    """Return `load`'s picture from bytes that were read already."""
+    """Return `load`'s picture from bytes that were read already; `transparent` keeps it see-through, as RGBA."""
     with _reading(ref, field):
         image = _picture(io.BytesIO(content))
         size = _seen_size(image, ref, limits, field)
@@ -112,7 +113,7 @@ def decode(
             # JPEG decodes to a half, a quarter or an eighth for less; twice the goal leaves room for antialiasing.
             image.draft(None, tuple(2 * side for side in (goal[::-1] if turns_sideways(orientation) else goal)))
         image.load()
-        seen = upright(to_rgb(image), orientation)
+        seen = upright(image.convert("RGBA") if transparent else to_rgb(image), orientation)
     return resized(seen, goal) if bounded else seen
 
 

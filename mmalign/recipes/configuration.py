@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmalign.config.load import load
+from mmalign.config.generate_schema import GenerateConfig
+from mmalign.config.load import load, load_any
 from mmalign.config.needs import unmet
 from mmalign.config.problems import dotted
 from mmalign.config.schema import RecipeConfig
@@ -23,6 +24,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
         ConfigError: every mistake with file and line, or the override; see `mmalign.config.load.load`.
     """
     return load(path, overrides, check_objectives=needs_of)
+
+
+def load_generation(path: str | Path, overrides: Sequence[str] = ()) -> GenerateConfig:
+    """Read and check a recipe that generates; see `load_recipe`."""
+    return load_any(path, overrides, schema=GenerateConfig)
 
 
 def needs_of(specs: Sequence[Mapping[str, Any]]) -> frozenset[str]:

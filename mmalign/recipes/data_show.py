@@ -25,6 +25,7 @@ from mmalign.modalities.sampling import Sampling
 from mmalign.modalities.table import limits_below
 from mmalign.recipes.media_panels import MOST_MEDIA, media_table
 from mmalign.recipes.terminal import safe, visible
+from mmalign.report.drawn_answers import told
 from mmalign.sources.detect import Source, detect, named, parse
 from mmalign.sources.meaning import Watched
 from mmalign.sources.places import Place, refuse_options_for, rows_or_media
@@ -174,7 +175,8 @@ def _find(path: str | os.PathLike[str], row: int, allow_network: bool) -> RawRow
 
 def _heading(raw: RawRow, source: Source, preference: Preference, watched: Watched) -> RenderableType:
     count = len(preference.responses)
-    kind = {1: "a demonstration", 2: "a pair"}.get(count, f"a list of {count} answers")
+    alone = {None: "a demonstration", True: "an answer judged good", False: "an answer judged bad"}[preference.label]
+    kind = {1: alone, 2: "a pair"}.get(count, f"a list of {count} answers")
     facts = Table.grid(padding=(0, 2))
     facts.add_row("[dim]format[/]", f"[bold]{source.name}[/]  {safe(source.says)}")
     filled = [name for name, value in raw.values.items() if value not in (None, [], "")]
@@ -224,9 +226,20 @@ def _answers(preference: Preference) -> Iterator[RenderableType]:
     for k, (response, level) in enumerate(zip(preference.responses, preference.levels(), strict=True)):
         style = "green" if level == 0 else "red"
         name = "answer" if len(preference.responses) == 1 else f"answer {k + 1}, rank {level + 1}"
-        yield Panel(
-            _answer_text(response), title=name, title_align="left", border_style=style, subtitle=_facts(response)
-        )
+        text = _answer_text(response)
+        text.append_text(_as_kind(preference, response))
+        yield Panel(text, title=name, title_align="left", border_style=style, subtitle=_facts(response))
+
+
+def _as_kind(preference: Preference, response: Response) -> Text:
+    """Return what an answer is that is more than text, or why it is none; `mmalign data view` draws it."""
+    known = told(preference, response)
+    if known is None:
+        return Text()
+    name, facts, error = known
+    if error is None:
+        return Text(f"\n{name}: {facts}", style="cyan")
+    return Text(f"\nno {name}: {visible(str(error))}", style="red")
 
 
 def _answer_text(response: Response) -> Text:

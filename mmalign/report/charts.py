@@ -57,6 +57,17 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         title="Chosen is longer", metrics={"lengths/chosen_longer": "training"}, unit="share of pairs", ends=(0.0, 1.0)
     ),
+    Picture(
+        title="Reward with length",
+        metrics={"rewards/length_correlation": "training"},
+        unit="correlation inside pairs",
+        ends=(-1.0, 1.0),
+    ),
+    Picture(
+        title="Distance from the reference",
+        metrics={"kl/k1": "mean log-ratio (k1)", "kl/k3": "never below 0 (k3)"},
+        unit="nats per token of the rows' answers",
+    ),
     Picture(title="Time", metrics={"step_time_s": "step", "data_time_s": "of it, waiting for data"}, unit="seconds"),
 )
 

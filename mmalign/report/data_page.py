@@ -22,6 +22,7 @@ from mmalign import __version__
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference
 from mmalign.report import row_record
+from mmalign.report.drawn_answers import drawn
 from mmalign.report.media_shelf import MediaShelf
 from mmalign.report.page import render, source
 from mmalign.report.parts import Tile
@@ -73,7 +74,15 @@ class DataPage:
             number: what the command and the address of the page call it; 0 takes its number in its file.
         """
         where = preference.provenance.get("file", ""), int(preference.provenance.get("row", 0))
-        self._take(lambda place: row_record.of_preference(preference, place), *where, number)
+
+        def record(place: row_record.Place) -> dict[str, Any]:
+            return row_record.of_preference(
+                preference,
+                place,
+                lambda row, k: drawn(row, k, self._shelf.limits, place, is_full=self._shelf.is_full),
+            )
+
+        self._take(record, *where, number)
 
     def add_medium(self, ref: MediaRef, number: int = 0) -> None:
         """Take a medium that stands alone; `number` as in `add`."""
@@ -181,7 +190,7 @@ class DataPage:
             low, high = min(self._answers), max(self._answers)
             shapes: Counter[str] = Counter()
             for answers, many in self._answers.items():
-                shapes[{1: "demonstrations", 2: "pairs"}.get(answers, "ranked lists")] += many
+                shapes[{1: "one answer", 2: "pairs"}.get(answers, "ranked lists")] += many
             many_answers = str(low) if low == high else f"{low} to {high}"
             beside = f"characters in the median row, {max(self._lengths):,} at most"
             tiles.append(Tile(title="Answers a row", value=many_answers, beside=_listed(shapes)))

@@ -45,6 +45,16 @@ class MediaShelf:
         self._numbers: dict[str, int] = {}
         self._pictures: dict[bytes, int] = {}
 
+    @property
+    def limits(self) -> Mapping[str, MediaLimits]:
+        """What media of each kind may be."""
+        return self._limits
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the budget is spent: no picture is taken any more."""
+        return self._closed
+
     def place(self, ref: MediaRef, field: str) -> tuple[int, RowError | None]:
         """Return the number of a medium's entry, and why its modality refuses it, if it does."""
         key = ref.identity()
@@ -58,8 +68,9 @@ class MediaShelf:
 
     def _look(self, ref: MediaRef, field: str, entry: dict[str, Any]) -> RowError | None:
         """Fill the entry of a medium: what it is, its picture, or what is wrong with it."""
-        modality, limits = MODALITIES[ref.kind], self._limits[ref.kind]
         try:
+            limits = self._limits[ref.kind]
+            modality = MODALITIES[ref.kind]
             entry["facts"] = described(modality.check(ref, limits, field=field))
             if not self._closed:
                 self._keep(modality.render(ref, limits, PICTURE_PIXELS, field=field), entry, "picture")

@@ -10,6 +10,7 @@ from mmalign.errors import show
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message, TextPart
 from mmalign.formats.preference import Preference, Response
+from mmalign.report.drawn_answers import Draw
 from mmalign.sources.quarantine import Refusal
 
 Place = Callable[[MediaRef, str], int]
@@ -19,8 +20,13 @@ _TITLE_CHARACTERS = 140
 _MOST_COLUMNS = 40
 
 
-def of_preference(preference: Preference, place: Place) -> dict[str, Any]:
-    """Return the record of a row: a part of a turn is a text, or the number of a medium."""
+def of_preference(preference: Preference, place: Place, draw: Draw = lambda row, k: {}) -> dict[str, Any]:
+    """Return the record of a row: a part of a turn is a text, or the number of a medium.
+
+    Args:
+        place: gives media their numbers.
+        draw: says what answers are that are more than text.
+    """
     numbers = [place(ref, f"media[{k}]") for k, ref in enumerate(preference.media)]
     provenance = dict(preference.provenance)
     levels = preference.levels()
@@ -30,8 +36,12 @@ def of_preference(preference: Preference, place: Place) -> dict[str, Any]:
         "row": int(provenance.pop("row", 0)),
         "source": provenance.pop("source", ""),
         "turns": [_turn(message, numbers) for message in preference.prompt],
-        "answers": [_answer(response, levels[k], k, numbers, place) for k, response in enumerate(preference.responses)],
+        "answers": [
+            _answer(response, levels[k], k, numbers, place) | _said({"drawn": draw(preference, k)})
+            for k, response in enumerate(preference.responses)
+        ],
         "ties": [list(group) for group in preference.ties],
+        "label": preference.label,
         "margin": preference.margin,
         "weight": preference.weight if preference.weight != 1 else None,
         "difficulty": preference.difficulty,
@@ -74,7 +84,7 @@ def summary(record: dict[str, Any], entries: Sequence[dict[str, Any]], number: i
         "id": record.get("id", ""),
         "row": number or record.get("row", 0),
         "title": _title(record),
-        "thumb": numbers[0] if numbers else -1,
+        "thumb": next(iter(numbers + _drawn_numbers(record)), -1),
         "answers": len(record.get("answers", ())),
         "length": _longest_answer(record),
         "refused": [refusal["reason"] for refusal in record.get("refused", ())],
@@ -102,6 +112,12 @@ def _media_numbers(record: dict[str, Any]) -> list[int]:
     parts = [part for _, parts in record.get("turns", ()) for part in parts]
     own = [number for answer in record.get("answers", ()) for number in answer.get("media", ())]
     return list(dict.fromkeys([part for part in parts if isinstance(part, int)] + own))
+
+
+def _drawn_numbers(record: dict[str, Any]) -> list[int]:
+    """Return the numbers of the pictures that were drawn of answers."""
+    drawn = [answer.get("drawn", {}) for answer in record.get("answers", ())]
+    return [one["picture"] for one in drawn if "picture" in one]
 
 
 def _longest_answer(record: dict[str, Any]) -> int:

@@ -47,8 +47,8 @@ def write_run_report(root: str | Path, *, examples: Sequence[Example] = ()) -> P
 def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
     """Return the page of a run."""
     lines = [line for line in read_metrics(run.metrics) if isinstance(line, dict) and isinstance(line.get("step"), int)]
-    config = _read(run.config)
-    values = _mapping(yaml.safe_load, config)
+    config = text_of(run.config)
+    values = mapping_of(yaml.safe_load, config)
     refusals = list(recorded(run.quarantine))
     return render(
         "run.html.j2",
@@ -56,7 +56,7 @@ def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
         version=__version__,
         recipe=str(values.get("recipe", "run")),
         status="finished" if run.final.is_dir() else "not finished",
-        lead=_lead(values),
+        lead=lead_of(values),
         tiles=tiles(lines),
         findings=diagnose(lines),
         charts=chart_cards(lines),
@@ -65,7 +65,7 @@ def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
         quarantine_total=len(refusals),
         look=_look(values, run, refusals),
         config=config,
-        manifest=flat(_mapping(json.loads, _read(run.manifest))),
+        manifest=flat(mapping_of(json.loads, text_of(run.manifest))),
     )
 
 
@@ -136,7 +136,8 @@ def _reach(train: str, refusals: Sequence[Refusal]) -> list[str]:
     return ["--limit", str(last)] if last > MOST_ROWS else []
 
 
-def _lead(values: Mapping[str, Any]) -> str:
+def lead_of(values: Mapping[str, Any]) -> str:
+    """Return objective and model of a resolved recipe in words, as far as it says them."""
     model = values.get("model")
     path = model.get("path") if isinstance(model, Mapping) else None
     try:
@@ -147,11 +148,12 @@ def _lead(values: Mapping[str, Any]) -> str:
     return " on ".join(str(part) for part in (description, path) if part)
 
 
-def _read(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return the text of a file, "" where there is none."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _mapping(parse: Any, text: str) -> Mapping[str, Any]:
+def mapping_of(parse: Any, text: str) -> Mapping[str, Any]:
     """Return what a file says when it says anything; a file spoilt by hand must not cost the report."""
     try:
         values = parse(text) if text else {}

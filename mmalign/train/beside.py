@@ -31,6 +31,9 @@ class Sources:
     teacher: TeacherTable | None = None
 
 
+NO_SOURCES = Sources()
+
+
 @dataclass(frozen=True)
 class Beside:
     """What is read beside the log-probs of one micro-batch.

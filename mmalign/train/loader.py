@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmalign.engine.families import Family
@@ -21,6 +22,7 @@ from mmalign.engine.tree import TreeBatch, collate
 from mmalign.engine.views import View, id_in_view
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
+from mmalign.train.mismatch import with_answer_of_another
 from mmalign.train.rows import PreparedRows
 from mmalign.train.sampler import MicroBatch
 from mmalign.train.vanished import RefusedAtLoading
@@ -53,6 +55,9 @@ class BatchReader(Dataset):
         responses_read: levels of a row -> positions of the responses that the objective reads.
         views: in which the objective reads rows beside their own.
         read_in: a view, levels -> positions that are read in it.
+        answers: one row -> the tokens of its responses, where the objective reads beside each row's responses one
+            answer to another prompt; None where it does not.
+        max_length: bound on a prompt and such an answer together.
         family: of the model.
         pad_id: an id to pad with.
         left_out: rows that are passed over because they were refused before and are on record.
@@ -66,6 +71,8 @@ class BatchReader(Dataset):
     read_in: Callable[[View, Sequence[int]], Sequence[int]] | None = None
     family: Family
     pad_id: int
+    answers: Callable[[Preference], Sequence[Tensor]] | None = None
+    max_length: int | None = None
     left_out: frozenset[int] = frozenset()
     kept: KeptTrees = field(default_factory=lambda: KeptTrees(0))
 
@@ -83,6 +90,7 @@ class BatchReader(Dataset):
         try:
             preference = self.rows.with_bytes(stored)
             tree, *others = self.tokenise(preference, self.views)
+            borrowed = None if self.answers is None else self._borrowed(row)
         except RowError as error:
             return RefusedAtLoading.of(stored, error)
         levels = preference.levels()
@@ -91,9 +99,16 @@ class BatchReader(Dataset):
             replace(keep_responses(other, read, self.read_in(view, levels)), id=id_in_view(other.id, view.name))
             for view, other in zip(self.views, others, strict=True)
         ]
-        trees = [keep_responses(tree, read), *seen]
+        own = keep_responses(tree, read)
+        trees = [own if borrowed is None else with_answer_of_another(own, borrowed, self.max_length), *seen]
         self.kept.put(row, trees)
         return trees
+
+    def _borrowed(self, row: int) -> Tensor:
+        """Return the answer to another prompt that stands beside the responses of `row`."""
+        lender, place = self.rows.lender(row)
+        preference = self.rows.stored(lender)
+        return self.answers(preference)[self.responses_read(preference.levels())[place]]
 
 
 class KeptTrees:
@@ -142,6 +157,7 @@ def keep_responses(tree: PromptTree, positions: Sequence[int], read: Sequence[in
         response_weights=None if weights is None else kept(weights),
         levels=tuple(tree.levels[k] for k in positions),
         scores=tuple(tree.scores[k] for k in positions) if tree.scores else (),
+        numbers={name: tuple(values[k] for k in positions) for name, values in tree.numbers.items()},
     )
 
 

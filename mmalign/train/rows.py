@@ -4,6 +4,9 @@
     <directory>/offsets.npy    where each row begins and the last one ends, in bytes; int64 [rows + 1]
     <directory>/lengths.npy    int32 [rows, 1 + views, 5], columns as in `COLUMNS`; of the row as it is and in each view
     <directory>/responses.npy  tokens of every response that the objective reads, row by row, view by view, int32
+    <directory>/lenders.npy    int32 [rows, 2], where the objective reads beside each row's responses one answer to
+                               another prompt: the row it is borrowed from, and its place among the responses read
+                               there; it counts as a response in the two files above
     <directory>/prepared.json  fingerprint and counts; written last
 
 Nothing is held in memory but the page cache, and loader processes share it.
@@ -49,6 +52,8 @@ class PreparedRows(Sequence[Preference]):
         self.facts: Mapping[str, Any] = json.loads((directory / "prepared.json").read_text(encoding="utf-8"))
         self.offsets = np.load(directory / "offsets.npy", mmap_mode="r")
         self.lengths = np.load(directory / "lengths.npy", mmap_mode="r")
+        borrowed = directory / "lenders.npy"
+        self.lenders = np.load(borrowed, mmap_mode="r") if borrowed.exists() else None
         self._file: int | None = None
 
     @property
@@ -81,7 +86,7 @@ class PreparedRows(Sequence[Preference]):
     @property
     def responses_per_row(self) -> tuple[int, int]:
         """Fewest and most responses of a row that the objective reads."""
-        counts = self.lengths[:, 0, COLUMNS.index("responses")]
+        counts = self.lengths[:, 0, COLUMNS.index("responses")] - (self.lenders is not None)
         return int(counts.min()), int(counts.max())
 
     def table_rows(self) -> Iterator[tuple[str, list[int]]]:
@@ -93,6 +98,11 @@ class PreparedRows(Sequence[Preference]):
             row, view = divmod(place, len(names))
             row_id = self.stored(row).id
             yield id_in_view(row_id, names[view]) if view else row_id, lengths.tolist()
+
+    def lender(self, row: int) -> tuple[int, int]:
+        """Return the row whose answer stands beside the responses of `row`, and its place among those read there."""
+        lender, place = self.lenders[row]
+        return int(lender), int(place)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -23,17 +23,19 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.engine.moving_reference import MovingReference
 from mmalign.engine.reference import NoReference, Reference
 from mmalign.engine.token_terms import LogPurity
-from mmalign.engine.tree import TreeBatch
+from mmalign.engine.tree import NOT_OF_THE_ROW, TreeBatch
 from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.compose import Objective, ObjectiveOutput
 from mmalign.objectives.terms import Memory, StepFacts
-from mmalign.train.beside import Beside, Sources, look_up
+from mmalign.train.beside import NO_SOURCES, Beside, Sources, look_up
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
+from mmalign.train.noise import RandomState, drawing_from, random_state
 from mmalign.train.optim import set_learning_rate
 from mmalign.train.survey import collect, told
 
@@ -52,6 +54,7 @@ class Learner:
         optimizer: as `accelerator.prepare` returned it; None where nothing is trained.
         max_grad_norm: longest gradient; None never clips.
         memory: what the objective remembers from step to step, by part; the same on all ranks, changed by every step.
+        following: the reference, where it follows the policy.
     """
 
     accelerator: Accelerator
@@ -59,20 +62,26 @@ class Learner:
     reference: Reference
     vision: VisionMemo
     objective: Objective
-    sources: Sources = Sources()
+    sources: Sources = NO_SOURCES
     optimizer: torch.optim.Optimizer | None = None
     max_grad_norm: float | None = None
     memory: dict[str, Memory] = field(default_factory=dict)
+    following: MovingReference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One micro-batch as an objective sees it; a filler counts for nothing."""
+    """One micro-batch as an objective sees it; a filler counts for nothing.
+
+    Args:
+        noise: what the policy's forward drew its dropout from.
+    """
 
     policy: GroupLogps
     reference: GroupLogps | None
     facts: GroupFacts
     is_filler: bool
+    noise: RandomState
     beside: Beside = Beside()
 
     def survey(self, objective: Objective) -> dict[str, Tensor]:
@@ -135,6 +144,9 @@ def train_step(
     _require_finite(accelerator, loaded, losses, step=step, loss=loss, grad_norm=grad_norm)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
+    if learner.following is not None:
+        means["reference_moves"] = float(learner.following.moves(step))
+        learner.following.after_step(step)
     learner.memory.update(learner.objective.remember(learner.memory, together))
     return StepReport(
         metrics={"loss": loss, **means, "grad_norm": grad_norm, "learning_rate": learning_rate},
@@ -165,18 +177,29 @@ def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | None = None) -
     """Return log-probs and facts of one micro-batch.
 
     Args:
-        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed.
+        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed, and with the same
+            dropout, so that the loss is the one of what the step was told.
     """
     if seen is not None and seen.policy.token_logps.requires_grad:
         return seen
-    batch = loaded.batch.to(learner.accelerator.device)
+    device = learner.accelerator.device
+    batch = loaded.batch.to(device)
     with learner.vision.batch(batch):
         if seen is None:
             reference, beside = _reference_logps(learner, loaded, batch)
         else:
             reference, beside = seen.reference, seen.beside
-        policy = _policy_logps(learner, batch, beside)
-    return Scored(policy=policy, reference=reference, facts=facts_of(batch), is_filler=loaded.is_filler, beside=beside)
+        noise = random_state(device) if seen is None else seen.noise
+        with drawing_from(None if seen is None else noise, device):
+            policy = _policy_logps(learner, batch, beside)
+    return Scored(
+        policy=policy,
+        reference=reference,
+        facts=facts_of(batch),
+        is_filler=loaded.is_filler,
+        beside=beside,
+        noise=noise,
+    )
 
 
 def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, GroupLogps]:
@@ -222,10 +245,11 @@ def facts_of(batch: TreeBatch) -> GroupFacts:
         levels=batch.levels[groups],
         weight=batch.weight[groups],
         margin=batch.margin[groups],
-        response_mask=batch.response_lengths[groups] > 0,
+        response_mask=(batch.response_lengths[groups] > 0) & (batch.levels[groups] != NOT_OF_THE_ROW),
         scores=batch.scores[groups],
         seed=torch.tensor([crc32(name.encode()) for name in ids], device=device),
         annotator=torch.tensor([crc32(one.get("annotator", "").encode()) for one in tags], device=device),
+        numbers={name: values[groups] for name, values in batch.numbers.items()},
     )
 
 

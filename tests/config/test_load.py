@@ -161,7 +161,7 @@ def test_a_reference_that_no_objective_reads_is_refused(load_changed):
 
 def test_the_json_schema_describes_every_key():
     schema = json.loads(json_schema())
-    assert set(schema["properties"]) == {"recipe", "model", "engine", "vision", "data", "objective", "train"}
+    assert " ".join(schema["properties"]) == "recipe model engine vision data objective train stages"
     sections = [schema, *schema["$defs"].values()]
     undescribed = [
         key for section in sections for key, value in section["properties"].items() if "description" not in value

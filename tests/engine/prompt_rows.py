@@ -39,6 +39,7 @@ class Tree:
     response_weights: tuple[Tensor, ...] | None = None
     margin: float | None = None
     scores: tuple[float, ...] = ()
+    numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)
     weight: float = 1.0
     tags: dict = field(default_factory=dict)
     media_key: str | None = None

@@ -72,7 +72,27 @@ def facts_of(levels, *, weight=None, scores=None, dtype=torch.float64) -> GroupF
         scores=torch.full(padded.shape, torch.nan, dtype=dtype) if scores is None else padded_scores(scores, dtype),
         seed=torch.arange(101, 101 + len(levels)),
         annotator=torch.zeros(len(levels), dtype=torch.int64),
+        numbers=numbers_of(padded.shape, dtype),
     )
+
+
+NUMBERS = {
+    "logp/other": lambda share: -3 * share - 0.5,
+    "tokens/other": lambda share: 1 + (5 * share).floor(),
+    "win_rate": lambda share: share,
+    "strength": lambda share: 3 * share,
+    "from_reference": lambda share: (share > 0.5).to(share),
+    "judge": lambda share: 2 * share - 1,
+}
+"""Every number that a preset reads by default, from a share between 0 and 1."""
+
+
+def numbers_of(shape, dtype=torch.float64):
+    """Return a value of every number for every response; the same for the same place, whatever the shape."""
+    groups, responses = shape
+    place = 7 * torch.arange(groups)[:, None] + 3 * torch.arange(responses)
+    shares = [((place + 5 * shift) % 17 + 0.5).to(dtype) / 17 for shift in range(len(NUMBERS))]
+    return {name: make(share) for (name, make), share in zip(NUMBERS.items(), shares, strict=True)}
 
 
 def padded_scores(scores, dtype=torch.float64):
@@ -128,7 +148,7 @@ def select(logps, groups):
 
 def select_facts(facts, groups):
     """Return the facts of some groups."""
-    return GroupFacts(*(value[groups] for value in vars(facts).values()))
+    return facts.select(groups)
 
 
 def swapped(logps):

@@ -24,8 +24,14 @@ from mmalign.pairs.ranking import PAIRINGS
 from mmalign.train.survey import told
 
 COMPARING = [name for name, preset in PRESETS.items() if "pairs" in preset.options]
+ON_LOGPS = [name for name in PRESETS if name != "aligndistil"]
+"""Read log-probs of tokens; the gradient of the other is in test_imitation.py."""
 TRIPLES = {"tpo", "tpo_l", "symmpo", "vista_dpo"}
 """Compare two responses beside another one, and so need three."""
+
+
+BY_ROLE = {"infifpo", "infifpo_sum"}
+"""Clip what other models say of the better response otherwise than of the worse."""
 
 
 def size_of(name):
@@ -71,7 +77,7 @@ def test_padding_of_tokens_and_of_responses_does_not_matter(name):
 
 
 @pytest.mark.parametrize("cuts", [[[k] for k in range(8)], [[6, 1, 4], [0, 7], [2, 3, 5]]], ids=["ones", "three"])
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ON_LOGPS)
 def test_a_step_cut_into_micro_batches_has_the_loss_and_gradient_of_the_whole(name, cuts):
     policy, reference, facts = random_batch(groups=8, responses=3)
     objective = build([{"name": name}])
@@ -86,7 +92,8 @@ def test_a_step_cut_into_micro_batches_has_the_loss_and_gradient_of_the_whole(na
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", [name for name in COMPARING if name not in TRIPLES])
+# Under sail a token that is worth more in the better response is worth less in the worse: turned round, rewards differ.
+@pytest.mark.parametrize("name", [name for name in COMPARING if name not in {*TRIPLES, *BY_ROLE, "sail"}])
 def test_exchanging_the_responses_flips_rewards_and_margin(name):
     policy, reference, facts = random_batch()
     objective = build([{"name": name}])
@@ -135,7 +142,7 @@ def gradient_is_exact(spec, responses=3):
 HELD_FIXED = {"aot_unpaired", "wpo", "knowpat", "lcpo"}
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name not in HELD_FIXED])
+@pytest.mark.parametrize("name", [name for name in ON_LOGPS if name not in HELD_FIXED])
 def test_gradient_agrees_with_finite_differences(name):
     assert gradient_is_exact({"name": name})
 
@@ -162,7 +169,7 @@ def test_gradient_is_exact_under_every_option(name, options):
     assert gradient_is_exact({"name": name, **options})
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ON_LOGPS)
 def test_no_gradient_reaches_the_reference_or_the_padding(name):
     policy, reference, facts = random_batch(responses=size_of(name))
     policy.token_logps.requires_grad_(True)
@@ -209,7 +216,7 @@ def test_dropping_responses_that_are_not_read_changes_nothing(pairing):
 EXTREMES = [(0.0, -1e4), (-1e4, 0.0), (0.0, 0.0), (-1e-7, -1e-7), (-1e4, -1e4)]
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ON_LOGPS)
 @pytest.mark.parametrize(("chosen", "rejected"), EXTREMES)
 def test_extreme_log_probs_in_fp32_give_finite_loss_and_gradient(name, chosen, rejected):
     responses = [(-3.0, 1), (chosen, 1), (rejected, 1)][3 - size_of(name) :]

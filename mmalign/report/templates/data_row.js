@@ -146,8 +146,22 @@ function answerCard(answer, k, answers, comparison, isTied) {
   const scores = scoreList(answer, answers);
   if (scores !== null) note.before(scores);
   if (answer.critique) note.before(critique(answer.critique));
+  if (answer.drawn) body[0].before(drawnAnswer(answer.drawn));
   if (answer.media) note.before(made('span', 'note', 'It was written about other media:'), ...answer.media.map(medium));
   return card;
+}
+
+/** An answer that is more than text, as a picture; or why there is none. */
+function drawnAnswer({ kind, facts, picture, trouble, left_out: leftOut }) {
+  const said = facts ? `${kind}: ${facts}` : kind;
+  if (picture === undefined) {
+    const why = leftOut ? 'it was not drawn, because the budget of this page for pictures is spent.' : trouble;
+    return made('p', 'note drawn', `${said}. ${why}`);
+  }
+  const box = medium(picture);
+  box.classList.add('drawn');
+  box.querySelector('.caption').textContent = said;
+  return box;
 }
 
 function comparedAs({ other, tooLong }) {
@@ -243,7 +257,8 @@ function refusalNotice({ reason, field, value, hint }) {
 /** What is known about the row as a whole, beside its name: figures and tags. */
 function labels(row) {
   const figures = ['margin', 'weight', 'difficulty'].filter((name) => row[name] !== undefined).map((name) => [name, figure(row[name])]);
-  const all = [...figures, ...Object.entries(row.tags ?? {})];
+  const judged = row.label === undefined ? [] : [['judged', row.label ? 'good' : 'bad']];
+  const all = [...judged, ...figures, ...Object.entries(row.tags ?? {})];
   return made('div', 'labels', null, ...all.map(([name, value]) => made('span', 'tag', null, made('b', '', name), ` ${value}`)));
 }
 
