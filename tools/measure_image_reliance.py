@@ -1,11 +1,11 @@
 """Measure whether preference training makes a model look that answers without looking: mDPO against plain DPO.
 
-    python tools/measure_image_reliance.py --seeds 0 1 2
+    python tools/measure_image_reliance.py --seeds 1 2 3
 
 In the world of corner shapes (`mmalign/miniature/shapes.py`) a tiny Qwen2.5-VL learns captions of other pictures than
 those it sees, and so learns to speak without looking. Its pairs are then told apart by their words alone: the worse
 caption reports one thing too many. What blank pictures, and the pictures of other rows, cost the true captions of
-held-out pictures is measured before and after DPO, mDPO and SFT on true captions, all of as many steps.
+held-out pictures is measured before and after DPO and mDPO of as many steps.
 
 Everything of a seed lies in `<output-dir>/<seed>/`; a run that is there is not done again.
 """
@@ -36,15 +36,14 @@ from mmalign.recipes.configuration import load_recipe
 from mmalign.recipes.recipe_files import write_recipe
 from mmalign.train.step import groups_of
 
-BLIND_STEPS, ROWS_PER_STEP = 80, 16
-STEPS, PAIRS_PER_STEP = 30, 16
+BLIND_STEPS, ROWS_PER_STEP = 25, 16
+STEPS, PAIRS_PER_STEP = 60, 8
 LEARNED, FRESH, HELD_OUT = 320, 160, 64
 BETA = 0.3
 VIEWS: dict[str, View] = {"blank": contrasted("blank"), "another row's": other_media(LAST_RESPONSE)}
 CONTINUED: dict[str, dict[str, Any]] = {
-    "dpo": {"recipe": "preference", "objective": [{"name": "dpo", "beta": BETA}]},
-    "mdpo": {"recipe": "preference", "objective": [{"name": "mdpo", "beta": BETA}]},
-    "sft": {"recipe": "sft"},
+    "dpo": {"objective": [{"name": "dpo", "beta": BETA}]},
+    "mdpo": {"objective": [{"name": "mdpo", "beta": BETA}]},
 }
 
 
@@ -53,10 +52,10 @@ def measure(place: Path, seed: int) -> dict[str, dict[str, float]]:
     _write_rows(place, seed)
     if not (place / "start" / "config.json").is_file():
         models.save("qwen2_5_vl", place / "start", seed=seed, scale="shapes", words=shapes.WORDS)
-    schedule = {"learning_rate": 2e-3, "lr_scheduler_type": "cosine", "warmup_steps": 10, "max_steps": BLIND_STEPS}
+    schedule = {"learning_rate": 2e-3, "lr_scheduler_type": "cosine", "warmup_steps": 5, "max_steps": BLIND_STEPS}
     batch = {"per_device_train_batch_size": ROWS_PER_STEP, **schedule}
-    _run(place, "blind", {"recipe": "sft"}, model="start", rows="blind", train={"seed": seed, **batch})
-    schedule = {"learning_rate": 2e-4, "warmup_steps": 5, "max_steps": STEPS}
+    _run(place, "blind", {}, model="start", rows="blind", train={"seed": seed, **batch})
+    schedule = {"learning_rate": 1e-3, "warmup_steps": 5, "max_steps": STEPS}
     batch = {"per_device_train_batch_size": PAIRS_PER_STEP, **schedule}
     found = {"blind": looked_at(place / "blind" / "final", place)}
     for name, changes in CONTINUED.items():
@@ -118,10 +117,10 @@ def _run(place: Path, name: str, changes: dict[str, Any], *, model: str, rows: s
     if (place / name / "final").is_dir():
         return
     values = {
-        "recipe": changes["recipe"],
+        "recipe": "preference" if changes else "sft",
         "model": {"path": str(place / model)},
         "data": {"train": str(place / "rows" / f"{rows}.jsonl"), "root": str(place)},
-        **{key: value for key, value in changes.items() if key == "objective"},
+        **changes,
         "train": {"output_dir": str(place / name), "save_steps": None, "logging_steps": 10, "threads": 1, **train},
     }
     recipes_train.run(load_recipe(write_recipe(place / f"{name}.yaml", f"Image reliance: {name}.", values)))
@@ -130,7 +129,7 @@ def _run(place: Path, name: str, changes: dict[str, Any], *, model: str, rows: s
 def main() -> None:
     """Measure every seed and print one table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--output-dir", type=Path, default=Path("runs/image_reliance"))
     given = parser.parse_args()
     for seed in given.seeds:

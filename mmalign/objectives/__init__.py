@@ -9,6 +9,7 @@ Read in this order:
     links.py targets.py                 right and wrong: from scores to a loss; q: how far the label is believed
     pairwise.py weights.py              a pair is a group of two: score, compare, believe, weigh, average
     rules.py noise.py                   weights, factors and targets found for every pair
+    cells.py                            which response under which media
     unpaired.py                         answers judged one by one
     batchwise.py batch_beta.py seen.py  what reads the whole step, or remembers the steps before
     listwise.py terms.py                whole lists; likelihoods, and what every part of a loss is asked

@@ -16,6 +16,7 @@ from mmalign.engine.views import View
 from mmalign.errors import ConfigError, RowError, show
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts
+from mmalign.objectives.dense import TEACHER_LOGPS
 from mmalign.objectives.metrics import Ratio, divergence_metrics, likelihood_metrics, preference_metrics
 from mmalign.objectives.numbers import require_numbers
 from mmalign.objectives.options import described, read_options
@@ -264,7 +265,13 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
         label = _unused(preset.name, {named.name for named in parts})
         parts += [NamedPart(label + suffix, weight * share, part) for suffix, share, part in preset.parts(options)]
         descriptions.append(("" if weight == 1 else f"{weight:g} * ") + f"{preset.name}({described(options)})")
-    return Objective(tuple(parts), " + ".join(descriptions))
+    objective = Objective(tuple(parts), " + ".join(descriptions))
+    if objective.views and TEACHER_LOGPS in objective.dense:
+        raise ConfigError(
+            f"objective ({objective.description}) reads rows under changed media and a teacher's table, which holds "
+            "them as they are; train on the two one after the other (stages)"
+        )
+    return objective
 
 
 def _renamed(given: Mapping[str, Any], name: str, preset: Preset, where: str) -> tuple[dict[str, Any], dict[str, str]]:

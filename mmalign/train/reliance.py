@@ -65,6 +65,7 @@ def looking(reader: BatchReader, sampler: StepSampler, tokeniser: Tokeniser, *, 
         responses_read=_first,
         views=(_BLANK,),
         read_in=_first_in,
+        answers=None,
         kept=KeptTrees(keep_bytes),
     )
     return Looking(reader=reader, sampler=replace(sampler, lengths=[sampler.lengths[row] for row in rows]), rows=rows)

@@ -175,6 +175,11 @@ def test_a_contrast_that_does_not_exist_is_refused():
         build([{"name": "mdpo", "contrast": "corp"}])
 
 
+def test_a_teacher_s_table_holds_no_views():
+    with pytest.raises(ConfigError, match="reads rows under changed media and a teacher's table, .* stages"):
+        build([{"name": "mdpo"}, {"name": "dckd"}])
+
+
 def test_views_have_the_names_of_what_is_done():
     assert contrasted("crop").strength == (0.8, 0.99)
     assert {"crop", "noise", "black", "static"} <= set(VIEWS)

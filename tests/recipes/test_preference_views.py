@@ -10,8 +10,8 @@ from training_runs import (
     assert_same_run,
     configured,
     final_weights,
-    in_processes,
     metrics,
+    on_two_ranks,
     recipe,
     run,
     run_until,
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, tiny_model, r
 @pytest.mark.slow
 def test_two_ranks_give_the_curve_of_one(tmp_path, tiny_model, rows, one):
     half = {"train__per_device_train_batch_size": 2, "train__gradient_accumulation_steps": 1}
-    in_processes(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "two", **MDPO, **half), ranks=2)
+    on_two_ranks(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "two", **MDPO, **half))
     other, expected = metrics(tmp_path / "two"), metrics(one)
     assert other[0]["loss"] == pytest.approx(expected[0]["loss"], abs=1e-5)
     assert_close(other[1:], expected[1:], 2e-3)

@@ -190,3 +190,15 @@ def test_marks_cut_an_answer_into_pieces_in_order_and_without_overlap():
 def test_spread_keeps_first_and_last():
     assert spread(list(range(10)), 4) == [0, 3, 6, 9]
     assert spread([1, 2], 4) == [1, 2]
+
+
+def test_a_run_says_how_much_its_model_looks(tmp_path):
+    root = write_run(tmp_path / "run", steps=2)
+    lines = [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
+    for line, reliance in zip(lines, (0.25, 0.0625), strict=True):
+        line["eval_image_reliance"] = reliance
+    (root / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_run_report(root).read_text()
+    assert "nats a token that blank media cost, step 1 to 2" in page
+    assert "looks at its media less than before" in page
+    assert "nats a token that blank media cost the better answers" in page  # under its curve

@@ -240,3 +240,25 @@ def test_every_finding_says_what_was_seen_and_what_to_try():
         assert finding.sentence.endswith(".")
         assert finding.advice.endswith(".")
         assert all(math.isfinite(value) for value in finding.evidence.values())
+
+
+def looking(*values):
+    """Return the lines of a run that was evaluated so often."""
+    return [{"step": step, "eval_image_reliance": value} for step, value in enumerate(values, start=1)]
+
+
+def test_a_model_that_answers_without_looking_is_named():
+    (finding,) = diagnose(looking(0.002))
+    assert finding.name == "looks_away"
+    assert "The model hardly looks at its media: made blank, they cost the better held-out answers 0.002 nats" in str(
+        finding
+    )
+    assert "Objectives under changed media (mdpo) teach to look" in str(finding)
+
+
+def test_a_model_that_looks_less_than_before_is_named_and_one_that_looks_is_not():
+    (finding,) = diagnose(looking(0.4, 0.3, 0.15))
+    assert "looks at its media less than before: made blank, they cost" in str(finding)
+    assert "from 0.4 to 0.15 nats per token" in str(finding)
+    assert diagnose(looking(0.4, 0.3, 0.25)) == []
+    assert diagnose(looking(0.02, 0.4)) == []
