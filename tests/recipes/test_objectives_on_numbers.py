@@ -29,7 +29,7 @@ GIVEN = {"win_rate": (0.9, 0.5, 0.1), "strength": (3, 2, 1), "judge": (1.0, 0.5,
 
 
 def written(path, count=6, responses=3):
-    """Write rows of which every second has a picture, the last of five too, with every number but those of other models."""
+    """Write rows with every number but those of other models; every second has a picture, the last of five too."""
     rows = []
     for number in range(count):
         picture = (MediaRef(kind="image", content=encoded(noise(28, 56, seed=number))),) if number % 2 == 0 else ()
