@@ -94,7 +94,8 @@ OPTIONS_OF_OBJECTIVES = (
     "confidence consistency_weight kl_weight token_rate "
     "positive_weights chosen_weight rejected_weight advantage_weight responses lead temperature "
     "contrast visual_weight visual_share anchor_weight anchor anchor_beta guidance symmetry_weight margin_weight "
-    "irrelevant_share video_weight clip_weight frame_weight token_weight other_text threshold owed_weight history_weight"
+    "irrelevant_share video_weight clip_weight frame_weight token_weight other_text "
+    "threshold owed_weight history_weight"
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
