@@ -42,7 +42,7 @@ Overrides = Annotated[
 
 def _examples(*lines: str) -> str:
     """Return an epilog that shows commands as they are typed."""
-    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines)
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {escape(line)}" for line in lines)
 
 
 @app.callback(invoke_without_command=True)
@@ -96,14 +96,42 @@ def plan(
     """Say what a recipe would cost, without training.
 
     Shows a histogram of tokens, rows over the limits, trees per batch and the predicted peak memory of one device, and
-    what to change if it does not fit. No weights are loaded and no pixels decoded.
+    what to change if it does not fit; for a recipe with stages, each of them, and what all take on disk. No weights are
+    loaded and no pixels decoded.
     """
     from mmalign.recipes.configuration import load_recipe
 
     recipe = load_recipe(config, overrides or ())
-    from mmalign.recipes.plan import run
+    from mmalign.recipes.stages_plan import run
 
     run(recipe, memory_gb=memory_gb)
+
+
+@app.command(
+    epilog=_examples(
+        "mmalign generate configs/miniature/generate_qwen2_5_vl.yaml",
+        "mmalign generate mine.yaml generate.n=8 sampling.temperature=0.7",
+        "mmalign generate mine.yaml --resume",
+    )
+)
+def generate(
+    config: Config,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the prompts that have no answer in generate.output_dir yet.")
+    ] = False,
+) -> None:
+    """Answer prompts N times each, with a model in memory or a server; write rows with their answers.
+
+    Every prompt is computed once for all its answers. What cannot be answered is listed with its reason, and the run
+    goes on; a run that is killed loses nothing.
+    """
+    from mmalign.recipes.configuration import load_generation
+
+    recipe = load_generation(config, overrides or ())
+    from mmalign.recipes.generate import run
+
+    run(recipe, resume=resume)
 
 
 @app.command(epilog=_examples("mmalign quickstart", "mmalign quickstart --seed 3 --output-dir runs/seed3"))
@@ -119,6 +147,19 @@ def quickstart(
     from mmalign.recipes.quickstart import run
 
     run(output_dir, seed=seed, threads=threads)
+
+
+@app.command(epilog=_examples("mmalign report runs/mine"))
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory: train.output_dir of its recipe.")],
+) -> None:
+    """Write the page of a run as it is now: one that was interrupted, is still running, or is finished.
+
+    A run that ends on its own writes it itself. What the curves say so far is printed too.
+    """
+    from mmalign.recipes.report import run
+
+    run(directory)
 
 
 @app.command(epilog=_examples("mmalign objectives", "mmalign objectives dpo", "mmalign objectives sigmoid_norm"))
@@ -158,7 +199,7 @@ def show_row(
     max_pixels: Annotated[int | None, typer.Option(help="As data.max_pixels.", min=1)] = None,
     max_length: Annotated[int | None, typer.Option(help="As data.max_length.", min=1)] = None,
     sampling: Annotated[str, typer.Option(help="As data.video.sampling: which frames of videos.")] = "fps",
-    fps: Annotated[float, typer.Option(help="As data.video.fps.", min=0.001)] = 2.0,
+    fps: Annotated[float | None, typer.Option(help="As data.video.fps, for --sampling fps.", min=0.001)] = None,
     frames: Annotated[int, typer.Option(help="As data.video.frames.", min=1)] = 32,
     allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
 ) -> None:
@@ -170,7 +211,7 @@ def show_row(
     from mmalign.recipes.data_show import show
 
     how = {"max_pixels": max_pixels, "max_length": max_length, "allow_network": allow_network}
-    how["sampling"] = Sampling(policy=sampling, fps=fps, frames=frames)
+    how["sampling"] = Sampling.of(sampling, frames=frames, fps=fps)
     if not show(path, row=row, model=model, format=format, root=root, **how):
         raise typer.Exit(1)
 
@@ -238,6 +279,101 @@ def convert(
     choices = {"max_refused_share": max_refused_share, "overwrite": overwrite, "allow_network": allow_network}
     done = data_convert.convert(path, out, to=to, format=format, **choices)
     data_convert.report(done, out)
+
+
+@data_app.command(
+    "score",
+    epilog=_examples(
+        "mmalign data score rows.jsonl --model models/other-vlm --as other -o scored.jsonl",
+        "mmalign data score scored.jsonl --model runs/peer/final --as peer --against other -o judged.jsonl",
+    ),
+)
+def score_rows(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network.")],
+    model: Annotated[
+        str, typer.Option(metavar="DIR", help="Model or adapter that scores, of any family; miniature/llava for a try.")
+    ],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="What the model is called in the numbers' names.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .jsonl to write; media paths stay as they are.")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Also write reward/<as>: logp/<as> minus the logp of this earlier NAME."),
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="Format of PATH. Default: known by the columns.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Directory below which media are. Default: that of PATH.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows of one forward, each with all its responses.", min=1)] = 8,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16. Default: bfloat16 on a GPU, else float32.")
+    ] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="As data.max_pixels.", min=1)] = None,
+    max_length: Annotated[int | None, typer.Option(help="As data.max_length.", min=1)] = None,
+    sampling: Annotated[str, typer.Option(help="As data.video.sampling: which frames of videos.")] = "fps",
+    fps: Annotated[float, typer.Option(help="As data.video.fps.", min=0.001)] = 2.0,
+    frames: Annotated[int, typer.Option(help="As data.video.frames.", min=1)] = 32,
+    max_refused_share: Annotated[float, typer.Option(help="Stop when more rows are refused.", min=0, max=1)] = 0.05,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and what is unfinished of it.")] = False,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
+) -> None:
+    """Write into every response what a model makes of it, for objectives that read other models (infifpo, poft).
+
+    A response gets logp/NAME, the sum of its token log-probs (times the weights of its spans), and tokens/NAME, their
+    number by the model's own tokenizer. A recipe then lists NAME under sources of the objective; cream, scir and crm
+    take any number as a second judge, e.g. judge: reward/NAME.
+
+    An interrupted start goes on when the same command is given again. Refused rows are listed beside OUT with their
+    reasons.
+    """
+    from mmalign.modalities.sampling import Sampling
+    from mmalign.recipes import data_score
+
+    choices = {"name": name, "against": against, "format": format, "root": root, "batch_size": batch_size}
+    choices |= {"dtype": dtype, "max_pixels": max_pixels, "max_length": max_length, "overwrite": overwrite}
+    choices["sampling"] = Sampling(policy=sampling, fps=fps, frames=frames)
+    choices |= {"max_refused_share": max_refused_share, "allow_network": allow_network}
+    done = data_score.score(path, output, model=model, **choices)
+    data_score.report(done)
+
+
+@data_app.command(
+    epilog=_examples(
+        "mmalign data relabel --list",
+        "mmalign data relabel rows.jsonl --how reward_augmented -o augmented.jsonl",
+        "mmalign data relabel rows.jsonl --how dpa scores=[helpfulness,verbosity] angle=45 -o directed.parquet",
+        "mmalign data relabel ranked.jsonl --how curry -o pairs.jsonl",
+    )
+)
+def relabel(
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="PATH", help="File, folder of files, or hub id with --allow-network."),
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options of the relabelling; --list shows them.")
+    ] = None,
+    how: Annotated[str | None, typer.Option(help="Which relabelling; --list shows them.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; its ending says how: .jsonl .parquet")
+    ] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="Say what there is, with options, and exit.")] = False,
+    format: Annotated[str | None, typer.Option(help="Format of PATH. Default: known by the columns.")] = None,
+    max_refused_share: Annotated[float, typer.Option(help="Stop when more rows are refused.", min=0, max=1)] = 0.05,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file when it exists.")] = False,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch PATH from the hub.")] = False,
+) -> None:
+    """Make other rows of rows: goals said in the prompt, the order turned, lists cut into pairs.
+
+    Rows stream through. Media, tags and provenance come along, every new row has an id of its own, draws follow from
+    the row's id, and refused rows are listed beside the output with their reasons. `data.relabel` in a recipe does the
+    same while rows are prepared.
+    """
+    from mmalign.recipes import data_relabel
+
+    if list_all:
+        data_relabel.show()
+        return
+    choices = {"format": format, "max_refused_share": max_refused_share}
+    choices |= {"overwrite": overwrite, "allow_network": allow_network}
+    data_relabel.relabel_file(path, output, how, options or (), **choices)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -37,11 +37,13 @@ def test_version(run):
         (["train"], "accelerate launch --config_file configs/accelerate/ddp.yaml -m mmalign train mine.yaml"),
         (["plan"], "mmalign plan mine.yaml data.max_pixels=200704"),
         (["quickstart"], "mmalign quickstart --seed 3"),
+        (["report"], "mmalign report runs/mine"),
         (["schema"], "mmalign schema > recipe.schema.json"),
         (["objectives"], "mmalign objectives sigmoid_norm"),
         (["data", "show"], "mmalign data show rows.json --row 7 --model DIR"),
         (["data", "view"], "mmalign data view rows.jsonl -o rows.html"),
         (["data", "convert"], "mmalign data convert rows/ out.jsonl --to swift"),
+        (["data", "relabel"], "mmalign data relabel rows.jsonl --how dpa scores=[helpfulness,verbosity] angle=45 -o"),
     ],
 )
 def test_help_teaches_by_example(run, arguments, lesson):
@@ -52,7 +54,7 @@ def test_help_teaches_by_example(run, arguments, lesson):
 
 def test_no_verb_shows_the_verbs(run):
     _, out, err = run()
-    for verb in ("train", "plan", "quickstart", "objectives", "schema", "data"):
+    for verb in ("train", "plan", "quickstart", "report", "objectives", "schema", "data"):
         assert verb in out + err
 
 
@@ -65,6 +67,13 @@ def test_no_verb_shows_the_verbs(run):
         (["train", "x.yaml", "--resmue"], "No such option"),
         (["plan", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
         (["data", "show", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["report", "nowhere"], "error: there is no run directory 'nowhere'"),
+        (["data", "relabel"], "error: PATH is missing; `mmalign data relabel --help` shows examples"),
+        (["data", "relabel", "rows.jsonl", "--how", "swp", "-o", "x.jsonl"], "error: how 'swp' is no relabelling; did"),
+        (
+            ["data", "relabel", "rows.jsonl", "seed", "--how", "nxn", "-o", "x.jsonl"],
+            "error: option 'seed': write key=",
+        ),
         (["objectives", "dop"], "error: unknown objective 'dop'; did you mean 'dpo'?"),
     ],
 )

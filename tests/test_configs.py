@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.config.load import dump, loads
-from mmalign.recipes.configuration import load_recipe
+from mmalign.config.load import dump, load_any, loads
+from mmalign.recipes.configuration import needs_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ALL = sorted(path for path in CONFIGS.rglob("*") if path.suffix in (".yaml", ".yml"))
@@ -23,13 +23,13 @@ def header_of(path: Path) -> str:
 
 
 def test_there_are_configs_of_every_kind():
-    assert {path.parent.name for path in ALL} >= {"preference", "sft", "miniature", "accelerate"}
+    assert {path.parent.name for path in ALL} >= {"preference", "sft", "generate", "miniature", "accelerate"}
     assert len(RECIPES) >= 6
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)
 def test_a_recipe_loads_and_reads_back_equal(path: Path):
-    recipe = load_recipe(path)
+    recipe = load_any(path, check_objectives=needs_of)
     assert loads(dump(recipe)) == recipe
 
 
@@ -44,9 +44,9 @@ def test_a_recipe_says_where_it_comes_from_and_how_it_is_run(path: Path):
 @pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name == "miniature"], ids=name)
 def test_the_rows_of_a_miniature_recipe_are_there(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(CONFIGS.parent)
-    recipe = load_recipe(path)
-    assert Path(recipe.data.train).is_file()
-    assert Path(recipe.data.eval).is_file()
+    data = load_any(path).data
+    files = [data.prompts] if hasattr(data, "prompts") else [data.train, data.eval]
+    assert all(Path(file).is_file() for file in files)
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=name)

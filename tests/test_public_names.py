@@ -11,38 +11,65 @@ import typer
 import mmalign
 from mmalign import errors
 from mmalign.cli import app
+from mmalign.config.generate_schema import GenerateConfig
 from mmalign.config.schema import RecipeConfig, Section
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
+from mmalign.formats.prompt import Prompt
 
 KEYS = {
-    "": "recipe model engine vision data objective train",
-    "model": "path reference precompute_reference lora quantize freeze dtype attn_implementation trust_remote_code",
+    "": "recipe model engine vision data objective train stages",
+    "model": "path reference precompute_reference reference_update token_reward teacher lora adapter quantize freeze dtype "
+    "attn_implementation trust_remote_code",
+    "model.teacher": "path contrast top_k",
+    "model.reference_update": "kind every_steps mixup_alpha",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
-    "data": "train eval root format min_pixels max_pixels video max_length max_refused_share allow_http num_workers",
-    "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s cache_dir cache_max_gb",
+    "data": "root format min_pixels max_pixels video max_refused_share allow_http train eval select relabel max_length "
+    "num_workers",
+    "data.select": "pair difficulty score_gap tags",
+    "data.select.difficulty": "above at_least below at_most",
+    "data.select.score_gap": "above at_least below at_most",
+    "data.relabel": "how",
+    "data.video": "sampling fps frames min_pixels max_pixels max_total_pixels decode_timeout_s decode_memory_gb "
+    "cache_dir cache_max_gb",
     "objective": "name weight",
     "train": "output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
     "max_tokens_per_batch learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay adam_beta1 "
-    "adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps save_steps save_total_limit eval_steps "
-    "logging_steps shuffle seed bf16 gradient_checkpointing report_to threads",
+    "adam_beta2 adam_epsilon max_grad_norm optimizer_from num_train_epochs max_steps save_steps save_total_limit "
+    "eval_steps logging_steps shuffle seed bf16 gradient_checkpointing report_to threads",
+    "stages": "name recipe start adapter optimizer reference model engine vision data objective train",
+}
+GENERATE_KEYS = {
+    "": "recipe model server data sampling generate",
+    "model": "path dtype attn_implementation quantize trust_remote_code answers_at_once",
+    "server": "url model api_key_env length_name logprobs concurrency timeout_s attempts max_request_mb cache_dir",
+    "data": "root format min_pixels max_pixels video max_refused_share allow_http prompts max_length",
+    "data.video": KEYS["data.video"],
+    "sampling": "max_new_tokens temperature top_p top_k repetition_penalty stop endless_after_tokens",
+    "generate": "output_dir n seed threads",
 }
 VERBS = {
     "train": "config overrides --resume",
+    "generate": "config overrides --resume",
     "plan": "config overrides --memory-gb",
     "quickstart": "--output-dir --seed --threads",
+    "report": "directory",
     "objectives": "name",
     "schema": "",
     "data show": "path --row --model --format --root --max-pixels --max-length --sampling --fps --frames "
     "--allow-network",
     "data view": "path --output --root --format --from-row --limit --quarantine --max-media-mb --overwrite "
     "--allow-network",
+    "data relabel": "path options --how --output --list --format --max-refused-share --overwrite --allow-network",
     "data convert": "path out --to --format --max-refused-share --overwrite --allow-network",
+    "data score": "path --model --as --output --against --format --root --batch-size --dtype --max-pixels --max-length "
+    "--sampling --fps --frames --max-refused-share --overwrite --allow-network",
 }
 RECORDS = {
-    Preference: "id prompt responses media ties margin weight difficulty tags provenance",
+    Preference: "id prompt responses media ties label margin weight difficulty tags provenance",
+    Prompt: "id prompt media tags provenance",
     Response: "messages score scores critique spans media model annotator",
     Span: "start end weight",
     Message: "role parts",
@@ -52,20 +79,36 @@ ERRORS = "MmalignError ConfigError DataError RowError ModelError TrainingError C
 OBJECTIVES = (
     "dpo cdpo robust ipo hinge dpo_norm exo discopop f_dpo ld_dpo sampo mask_dpo ddpo wpo rpo curry_dpo "
     "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
-    "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa"
+    "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa "
+    "infifpo infifpo_sum poft sppo sppo_single irepo selm xpo cream spa scir crm eurus "
+    "tdpo1 tdpo2 sail dckd adpa aligndistil kto apo_zero_unpaired bco_unpaired "
+    "mdpo chip povid v_dpo symmpo vista_dpo mixed_image"
 )
-NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign"
+NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign selfee omni_dpo tdpo"
 OPTIONS_OF_OBJECTIVES = (
     "beta gamma pairs label_smoothing epsilon sft_weight normalise f_divergence_type f_alpha_divergence_coef ld_alpha "
     "use_weighting edit_weight discopop_tau alpha desirable_weight undesirable_weight dpo_weight bco_weight "
     "list_weight best_factor reach rate gap_factor beta_scaling selected_share reliability reliability_rate mean_gap "
-    "quality_rate settled_at focus good_score"
+    "quality_rate settled_at focus good_score "
+    "sources fusion clip count_reference offset least_probability exploration judge doubt quantile window warmup_steps "
+    "confidence consistency_weight kl_weight token_rate "
+    "positive_weights chosen_weight rejected_weight advantage_weight responses lead temperature "
+    "contrast visual_weight visual_share anchor_weight anchor anchor_beta guidance symmetry_weight margin_weight "
+    "irrelevant_share video_weight clip_weight frame_weight token_weight other_text"
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
     "alpaca sharegpt layout_tokens layout trl"
 )
 WRITTEN_FORMATS = "mmalign trl sharegpt swift"
+RELABELLINGS = {
+    "reward_augmented": "goal place seed",
+    "dpa": "scores angle draws text place seed",
+    "swap": "",
+    "pairs": "pairs",
+    "curry": "",
+    "nxn": "most_pairs most_uses seed",
+}
 MODEL_FAMILIES = (
     "qwen2_vl qwen2_5_vl qwen3_vl llava llava_next llava_onevision idefics3 smolvlm internvl mistral3 gemma3 paligemma"
 )
@@ -96,7 +139,8 @@ def test_version_is_the_packages():
 
 
 def test_keys_of_a_recipe():
-    assert {name: " ".join(section.model_fields) for name, section in sections(RecipeConfig).items()} == KEYS
+    for schema, keys in ((RecipeConfig, KEYS), (GenerateConfig, GENERATE_KEYS)):
+        assert {name: " ".join(section.model_fields) for name, section in sections(schema).items()} == keys
 
 
 def test_verbs_and_options():
@@ -128,6 +172,12 @@ def test_objectives_formats_and_families():
     assert set(FAMILIES) == set(MODEL_FAMILIES.split())
 
 
+def test_relabellings_and_their_options():
+    from mmalign.pairs.relabel import HOWS, options_of
+
+    assert {how: " ".join(name for name, _, _ in options_of(how)) for how in HOWS} == RELABELLINGS
+
+
 def test_every_key_of_a_recipe_is_read_somewhere():
     package = Path(mmalign.__file__).parent
     read: set[str] = set()
@@ -139,5 +189,6 @@ def test_every_key_of_a_recipe_is_read_somewhere():
                 read.add(node.attr)
             elif isinstance(node, ast.arg):  # add_lora(**lora.model_dump())
                 read.add(node.arg)
-    unread = {f"{section}.{key}" for section, keys in KEYS.items() for key in keys.split() if key not in read}
+    named = [*KEYS.items(), *GENERATE_KEYS.items()]
+    unread = {f"{section}.{key}" for section, keys in named for key in keys.split() if key not in read}
     assert unread == set()

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsdp_on_cpu
 import pytest
 import torch
 import yaml
 from pictures import encoded, noise
+from processes import finish_ranks
 from safetensors.torch import load_file
 
 from mmalign.config.load import from_values
 from mmalign.config.schema import RecipeConfig
-from mmalign.recipes import preference, sft, training
+from mmalign.recipes import train, training
 from mmalign.train.metrics import MetricsFile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -95,17 +96,15 @@ def configured(values: dict[str, Any]) -> RecipeConfig:
 
 def run(values: dict[str, Any], *, resume: bool = False):
     """Run a recipe in this process."""
-    config = configured(values)
-    return (sft if config.recipe == "sft" else preference).run(config, resume=resume)
+    return train.run(configured(values), resume=resume)
 
 
-def command(values: dict[str, Any], *arguments: str, ranks: int = 1, sharded: bool = False) -> list[str]:
+def command(values: dict[str, Any], *arguments: str, ranks: int = 1) -> list[str]:
     """Return the command line that runs a recipe in processes of its own, one a rank."""
     config = Path(values["train"]["output_dir"]).with_suffix(".yaml")
     config.write_text(yaml.safe_dump(values))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
-    program = [str(REPOSITORY / "tests" / "fsdp_on_cpu.py")] if sharded else ["-m", "mmalign"]
-    return [sys.executable, *launch, *program, "train", str(config), *arguments]
+    return [sys.executable, *launch, "-m", "mmalign", "train", str(config), *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -113,18 +112,50 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
 
-def in_processes(values: dict[str, Any], *arguments: str, ranks: int, sharded: bool = False) -> None:
-    """Run a recipe in processes of its own and check that it ends well."""
-    line = command(values, *arguments, ranks=ranks, sharded=sharded)
+def by_launcher(values: dict[str, Any], *, ranks: int) -> None:
+    """Run a recipe as a person does on several devices, and check that it ends well."""
+    line = command(values, ranks=ranks)
     ended = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-def forked(values: dict[str, Any]) -> multiprocessing.Process:
-    """Run a recipe in a fork of this process, which has imported everything already."""
-    process = multiprocessing.get_context("fork").Process(target=run, args=(values,))
-    process.start()
-    return process
+def on_two_ranks(values: dict[str, Any], *, resume: bool = False, sharded: bool = False) -> None:
+    """Run a recipe on two ranks, which hold all of the weights each or share them, and check that it ends well."""
+    log = Path(values["train"]["output_dir"]).parent
+    finish_ranks(_run_as_rank, (values, resume, sharded), log)
+
+
+def _run_as_rank(values: dict[str, Any], resume: bool, sharded: bool) -> None:
+    if sharded:
+        fsdp_on_cpu.pretend()
+    run(values, resume=resume)
+
+
+class CutInFours:
+    """Recipes on the same rows, in the order of the file, whose steps are four of them however they are cut.
+
+    Args:
+        model: where a run starts.
+        directory: where the rows are written.
+        count, text_only: as `write_rows` has them.
+        changes: to every recipe.
+    """
+
+    CUTS: ClassVar = {
+        "one batch": {"train__per_device_train_batch_size": 4, "train__gradient_accumulation_steps": 1},
+        "four batches": {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 4},
+        "two ranks": {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 2},
+    }
+
+    def __init__(self, model: Path, directory: Path, count: int, text_only: Sequence[int], **changes: Any) -> None:
+        self._model, self._rows = model, write_rows(directory / "rows", count, text_only=text_only)
+        held_out = write_rows(directory / "held_out", 3, text_only=(0,))
+        steps = {"train__shuffle": False, "train__max_steps": 4, "train__save_steps": 2, "data__eval": str(held_out)}
+        self._changes = {**steps, **changes}
+
+    def __call__(self, output_dir: Path, cut: str, **changes: Any) -> dict[str, Any]:
+        """Return the values of the recipe that cuts its steps so."""
+        return recipe(self._model, self._rows, output_dir, **{**self.CUTS[cut], **self._changes, **changes})
 
 
 def wait_for_line(output_dir: Path, count: int) -> None:

@@ -36,9 +36,9 @@ class LogpsSide:
         self._targets = torch.randint(0, VOCABULARY, (tokens,), generator=generator)
         self._score = self._ours if way.startswith("ours") else self._plain
         if "/" in way:
-            from mmalign.engine import logps
+            from mmalign.engine import tiles
 
-            logps.TILE_BYTES = int(way.split("/")[1]) * 2**20
+            tiles.TILE_BYTES = int(way.split("/")[1]) * 2**20
 
     def step(self) -> float:
         """Score, and make the gradients."""

@@ -56,6 +56,22 @@ def ranked_rows(count: int, rng: np.random.Generator) -> Iterator[Preference]:
         )
 
 
+def judged_rows(count: int, rng: np.random.Generator) -> Iterator[Preference]:
+    """Yield `count` answers judged by themselves: true captions, and in odd rows captions with a phantom."""
+    for number in range(count):
+        scene = shapes.draw_scene(rng)
+        stated = scene if number % 2 == 0 else with_phantom(scene)
+        picture = io.BytesIO()
+        shapes.render(scene, rng).save(picture, format="PNG", optimize=True)
+        yield Preference(
+            id=f"judged-{number:03d}",
+            prompt=(Message.of("user", 0, shapes.CAPTION_PROMPT),),
+            media=(MediaRef(kind="image", content=picture.getvalue()),),
+            responses=(Response.of(shapes.caption(stated)),),
+            label=number % 2 == 0,
+        )
+
+
 def with_phantom(scene: shapes.Scene) -> shapes.Scene:
     """Return the scene with a blue cross that is not there."""
     order = list(shapes.CELLS)
@@ -85,6 +101,10 @@ def main() -> None:
     for name, count in (("train", 32), ("held_out", 8)):
         path = DIRECTORY / f"corners_ranked_{name}.jsonl"
         print(f"{path.name}: {write_jsonl(path, ranked_rows(count, rng))} rows")
+    rng = np.random.default_rng(SEED + 2)
+    for name, count in (("train", 64), ("held_out", 16)):
+        path = DIRECTORY / f"corners_judged_{name}.jsonl"
+        print(f"{path.name}: {write_jsonl(path, judged_rows(count, rng))} rows")
 
 
 if __name__ == "__main__":

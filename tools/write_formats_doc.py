@@ -61,11 +61,12 @@ prints what a row became, and with `--model DIR` its tokens and which of them ar
   refused, and so are rows with one of the following where nothing reads it:
   {meaningful}.
 - In every format `system` is the first turn, `margin` the margin, `is_tie` makes the answers of a pair equally good,
+  `label` or `kto_tag` (true or false) says whether an only answer is good or bad, for objectives such as kto,
   and `score_chosen` and `score_rejected` (or `chosen_score` and `rejected_score`) are the scores of a pair. Scores
   that contradict the labels stand as the named score `published`.
 - Refused with a reason and listed in `quarantine.jsonl`: broken lines, unknown formats, unknown roles, answers that are
   empty or the same though one is called better, prompts that say nothing, numbers that are not finite, text that is not
-  valid Unicode, rows that are judged alone (`label`, `kto_tag`), and media that cannot be read.
+  valid Unicode, judgements that are neither true nor false, and media that cannot be read.
 - A demonstration (one answer) teaches its last answer; earlier answers of the conversation are prompt.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,18 @@ import yaml
 from pydantic import ValidationError
 
 from mmalign.config.document import Document, Dumper, parse_document, read_document
+from mmalign.config.generate_schema import GenerateConfig
 from mmalign.config.messages import problems_of
+from mmalign.config.needs import unmet
 from mmalign.config.overrides import apply_overrides
 from mmalign.config.problems import Problem, dotted
-from mmalign.config.schema import RecipeConfig
+from mmalign.config.schema import RecipeConfig, Section
+from mmalign.config.stage_rules import at_stage
+from mmalign.config.stages import stages_of
 from mmalign.errors import ConfigError
 
-# Checks the objectives together: raises ConfigError for a wrong name or option, else says whether a reference is used.
-ObjectiveCheck = Callable[[Sequence[Mapping[str, Any]]], bool]
+# Checks the objectives together: raises ConfigError for a wrong name or option, else says what they read (`needs.py`).
+ObjectiveCheck = Callable[[Sequence[Mapping[str, Any]]], Collection[str]]
 
 
 def load(
@@ -35,13 +39,31 @@ def load(
     Raises:
         ConfigError: one line per problem, each with file and line (or the override), key, value, rule and way out.
     """
+    return load_any(path, overrides, check_objectives=check_objectives, schema=RecipeConfig)
+
+
+def load_any(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    check_objectives: ObjectiveCheck | None = None,
+    schema: type[Section] | None = None,
+) -> Any:
+    """Read a recipe of any kind, or of one; see `load`.
+
+    Args:
+        schema: `RecipeConfig` or `GenerateConfig`; None takes the one that the key `recipe` names.
+
+    Raises:
+        ConfigError: as `load`, and when the key `recipe` names another kind.
+    """
     document = read_document(path)
     apply_overrides(document, overrides)
-    return _checked(document, check_objectives)
+    return _checked(document, check_objectives, schema)
 
 
-def loads(text: str, *, source: str = "recipe", check_objectives: ObjectiveCheck | None = None) -> RecipeConfig:
-    """Read a recipe from text; see `load`."""
+def loads(text: str, *, source: str = "recipe", check_objectives: ObjectiveCheck | None = None) -> Any:
+    """Read a recipe of any kind from text; see `load_any`."""
     return _checked(parse_document(text, source), check_objectives)
 
 
@@ -52,7 +74,7 @@ def from_values(
     return _checked(Document(values=dict(values), source=source), check_objectives)
 
 
-def dump(recipe: RecipeConfig) -> str:
+def dump(recipe: Section) -> str:
     """Return every key of `recipe`, defaults included, as YAML that `loads` reads back equal."""
     values = recipe.model_dump(mode="json")
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
@@ -64,35 +86,56 @@ def json_schema() -> str:
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2)
 
 
-def _checked(document: Document, check_objectives: ObjectiveCheck | None) -> RecipeConfig:
+def _checked(document: Document, check_objectives: ObjectiveCheck | None, schema: type[Section] | None = None) -> Any:
     """Return the recipe that `document` holds, or raise with all its problems."""
+    named = GenerateConfig if document.values.get("recipe") == "generate" else RecipeConfig
+    if schema is not None and named is not schema:
+        _require(document, [_wrong_verb(document)])
     try:
-        recipe = RecipeConfig.model_validate(document.values)
+        recipe = named.model_validate(document.values)
     except ValidationError as error:
-        raise _error(document, problems_of(error, RecipeConfig)) from None
-    if check_objectives is not None:
-        _require(document, _objective_problems(recipe, check_objectives))
+        raise _error(document, problems_of(error, named)) from None
+    if check_objectives is not None and named is RecipeConfig:
+        _require(document, _all_objective_problems(recipe, check_objectives))
     return recipe
 
 
-def _objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveCheck) -> list[Problem]:
-    """Return what is wrong with each objective, and with a reference that none of them uses."""
+def _wrong_verb(document: Document) -> Problem:
+    """Return what is wrong with a recipe that is run by another verb than the one that was typed."""
+    name = document.values.get("recipe")
+    verb = "generate" if name == "generate" else "train"
+    return Problem(path=("recipe",), text=f"{name!r} is not run by this verb; run mmalign {verb}")
+
+
+def _all_objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveCheck) -> list[Problem]:
+    """Return what is wrong with objectives: of the recipe, or of each of its stages."""
+    if not recipe.stages:
+        return _objective_problems(recipe, check_objectives)
     problems: list[Problem] = []
-    uses_reference = False
+    for index, (said, stage) in enumerate(zip(recipe.stages, stages_of(recipe), strict=True)):
+        says_reference = said.reference is not None
+        found = _objective_problems(stage.recipe, check_objectives, says_reference=says_reference)
+        problems += at_stage(index, stage.name, found)
+    return problems
+
+
+def _objective_problems(
+    recipe: RecipeConfig, check_objectives: ObjectiveCheck, *, says_reference: bool = False
+) -> list[Problem]:
+    """Return what is wrong with each objective, and with models that they read or that none of them reads.
+
+    Args:
+        says_reference: whether a stage names its reference, which may be its own start.
+    """
+    problems: list[Problem] = []
+    needs: set[str] = set()
     for index, spec in enumerate(recipe.objective):
         try:
-            uses_reference |= check_objectives([spec.model_dump()])
+            needs |= set(check_objectives([spec.model_dump()]))
         except ConfigError as error:
             path = ("objective", index, *_named_option(str(error), spec.options()))
             problems.append(Problem(path=path, text=str(error)))
-    if problems or uses_reference:
-        return problems
-    names = " + ".join(spec.name for spec in recipe.objective)
-    for key in ("reference", "precompute_reference"):
-        if getattr(recipe.model, key):
-            text = f"objective {names} compares with no reference; remove this key, or use one that does (dpo)"
-            problems.append(Problem(path=("model", key), text=text))
-    return problems
+    return problems or list(unmet(recipe, needs, says_reference=says_reference))
 
 
 def _named_option(message: str, options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from mmalign.config.problems import KeyPath, dotted
 from mmalign.errors import ConfigError, show
 
 # Two ways to say one thing: naming one on the command line takes the place of the other in the file.
-_ALTERNATIVES: tuple[tuple[KeyPath, KeyPath], ...] = (
+ALTERNATIVES: tuple[tuple[KeyPath, KeyPath], ...] = (
     (("train", "num_train_epochs"), ("train", "max_steps")),
     (("train", "warmup_ratio"), ("train", "warmup_steps")),
 )
@@ -31,7 +31,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
         path, value = _split(override)
         _write(document, path, value, f"override {override!r}")
         named.add(path)
-    for first, second in _ALTERNATIVES:
+    for first, second in ALTERNATIVES:
         for winner, loser in ((first, second), (second, first)):
             if winner in named and loser not in named and _read(document.values, winner) is not None:
                 _drop(document, loser)

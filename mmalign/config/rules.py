@@ -6,26 +6,32 @@ objective are not here: `load` is handed a check for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
 from mmalign.config.problems import KeyPath, Problem, dotted
+from mmalign.config.row_sections import row_problems
 
 if TYPE_CHECKING:
+    from mmalign.config.generate_schema import GenerateConfig
     from mmalign.config.schema import RecipeConfig
 
-Rule = Callable[["RecipeConfig"], Iterator[Problem]]
+Rule = Callable[[Any], Iterator[Problem]]
 
 
-def require_possible(recipe: RecipeConfig) -> None:
-    """Raise pydantic's error of type `combination` with every broken rule in its context."""
-    problems = [problem for rule in RULES for problem in rule(recipe)]
+def require_possible(recipe: RecipeConfig | GenerateConfig, rules: Sequence[Rule] | None = None) -> None:
+    """Raise pydantic's error of type `combination` with every broken rule; by default those of training."""
+    refuse([problem for rule in (RULES if rules is None else rules) for problem in rule(recipe)])
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise pydantic's error of type `combination` with these problems, if there are any."""
     if problems:
         lines = [f"{dotted(problem.path)}: {problem.text}" for problem in problems]
         text = "\n".join(lines).replace("{", "{{").replace("}", "}}")
-        raise PydanticCustomError("combination", text, {"problems": problems})
+        raise PydanticCustomError("combination", text, {"problems": list(problems)})
 
 
 def _problem(path: KeyPath, text: str) -> Problem:
@@ -50,8 +56,26 @@ def reference_fits_recipe(recipe: RecipeConfig) -> Iterator[Problem]:
         return
     if recipe.model.reference is not None:
         yield _problem(("model", "reference"), "recipe 'sft' uses no reference; remove it")
-    if recipe.model.precompute_reference:
-        yield _problem(("model", "precompute_reference"), "recipe 'sft' uses no reference; remove it")
+    for key in ("precompute_reference", "reference_update"):
+        if getattr(recipe.model, key):
+            yield _problem(("model", key), "recipe 'sft' uses no reference; remove it")
+
+
+def reference_can_move(recipe: RecipeConfig) -> Iterator[Problem]:
+    """A reference that follows the policy is held in memory, in weights that are the policy's."""
+    model, place = recipe.model, ("model", "reference_update")
+    if model.reference_update is None:
+        return
+    if model.precompute_reference:
+        yield _problem(place, "a table of model.precompute_reference cannot follow the policy; remove one of the two")
+    if model.reference is not None and model.lora is not None:
+        yield _problem(
+            place,
+            "model.reference has no adapter that could follow that of model.lora; leave out model.reference, and the "
+            "start of the run follows",
+        )
+    if model.reference_update.kind == "sync" and model.reference_update.mixup_alpha is not None:
+        yield _problem((*place, "mixup_alpha"), "kind 'sync' takes over all of the policy; use kind: ema, or remove it")
 
 
 def lora_parts_are_trained(recipe: RecipeConfig) -> Iterator[Problem]:
@@ -107,7 +131,19 @@ def cached_features_stay_valid(recipe: RecipeConfig) -> Iterator[Problem]:
         yield _problem(("vision", "share"), "'off' contradicts vision.cache_dir; remove one of the two")
 
 
-def pixels_are_ordered(recipe: RecipeConfig) -> Iterator[Problem]:
+def adapters_have_settings(recipe: RecipeConfig) -> Iterator[Problem]:
+    """An adapter to go on with is one that the recipe would make."""
+    if recipe.model.adapter is not None and recipe.model.lora is None:
+        text = "goes on with an adapter, but model.lora is missing; give the settings it was made with"
+        yield _problem(("model", "adapter"), text)
+
+
+def rows_can_be_read(recipe: RecipeConfig) -> Iterator[Problem]:
+    """Relabellings know their options; a selection leaves something."""
+    return row_problems(recipe.data)
+
+
+def pixels_are_ordered(recipe: RecipeConfig | GenerateConfig) -> Iterator[Problem]:
     """The lower bound lies below every upper one."""
     bounds = [(("data",), recipe.data, "max_pixels")]
     bounds += [(("data", "video"), recipe.data.video, name) for name in ("max_pixels", "max_total_pixels")]
@@ -118,7 +154,7 @@ def pixels_are_ordered(recipe: RecipeConfig) -> Iterator[Problem]:
             yield _problem((*path, name), f"{high} is less than {least} {low}; raise it to {low} or more")
 
 
-def video_settings_are_read(recipe: RecipeConfig) -> Iterator[Problem]:
+def video_settings_are_read(recipe: RecipeConfig | GenerateConfig) -> Iterator[Problem]:
     """A rate is for the policy that knows rates, a size limit for a cache that is there."""
     video = recipe.data.video
     if video.sampling != "fps" and video.fps is not None:
@@ -168,11 +204,14 @@ def evaluation_has_rows(recipe: RecipeConfig) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     objective_fits_recipe,
     reference_fits_recipe,
+    reference_can_move,
     lora_parts_are_trained,
     something_is_trained,
     quantized_weights_have_adapters,
     attention_fits_engine,
     cached_features_stay_valid,
+    adapters_have_settings,
+    rows_can_be_read,
     pixels_are_ordered,
     video_settings_are_read,
     run_has_one_length,

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import ConfigDict, Field, Strict, model_validator
 
+from mmalign.config.row_sections import RelabelSpec, SelectConfig
 from mmalign.config.rules import require_possible
+from mmalign.config.section import Section
+from mmalign.config.stage_rules import require_stages_possible
+from mmalign.config.stages import StageConfig
+
+_TRL_SYNC = ("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha")
+TRL_SYNC_STEPS, TRL_MIXUP_ALPHA = 512, 0.6
+"""TRL's defaults."""
 
 Part = Literal["vision", "projector", "language"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab", "aim"]
@@ -21,14 +29,6 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Parts = Annotated[tuple[Part, ...], Strict(False)]
-
-
-class Section(BaseModel):
-    """What all sections share: strict types, no unknown keys, no change after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class LoraConfig(Section):
@@ -46,6 +46,28 @@ class LoraConfig(Section):
     """Parts of the model whose modules may get an adapter."""
 
 
+class TeacherConfig(Section):
+    """Models whose next-token distributions are imitated. They run once, before the policy is loaded."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """Aligned model, of the policy's family and tokenizer; it may be larger."""
+    contrast: Annotated[str, Field(min_length=1)] | None = None
+    """Second model that the teacher is contrasted with: before its alignment (adpa), or aligned the other way round."""
+    top_k: Count = 64
+    """Likeliest tokens kept of each distribution, on disk; the mass of the others is kept as one number."""
+
+
+class ReferenceUpdateConfig(Section):
+    """How the reference follows the policy while training (TR-DPO)."""
+
+    kind: Literal["sync", "ema"]
+    """`sync`: the reference becomes a copy of the policy. `ema`: it takes over a share of the policy's weights."""
+    every_steps: Count
+    """Optimiser steps between two moves (`ref_model_sync_steps` in TRL, where it is 512)."""
+    mixup_alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share that `ema` takes over (`ref_model_mixup_alpha` in TRL). Default: 0.6 for `ema`; `sync` has none."""
+
+
 class ModelConfig(Section):
     """Which model is trained, what it is compared with, and which of its weights move."""
 
@@ -55,8 +77,16 @@ class ModelConfig(Section):
     """Model to compare with. Default: the start of the run (adapter off with LoRA, a frozen copy without)."""
     precompute_reference: bool = False
     """Compute the reference's log-probs once before training and keep them on disk; no reference stays in memory."""
+    token_reward: Annotated[str, Field(min_length=1)] | None = None
+    """Frozen model whose log-probs against the reference's are rewards of single tokens (sail)."""
+    teacher: TeacherConfig | None = None
+    """Teacher of objectives that imitate one (dckd, adpa, aligndistil)."""
+    reference_update: ReferenceUpdateConfig | None = None
+    """Let the reference follow the policy; TRL's names (sync_ref_model, ...) are read too. Default: it stays."""
     lora: LoraConfig | None = None
     """Train adapters only. Leave out for full fine-tuning."""
+    adapter: Annotated[str, Field(min_length=1)] | None = None
+    """Adapter to go on with: directory that a run with the same model.lora on the same path left behind."""
     quantize: Literal["4bit", "8bit"] | None = None
     """Load frozen weights in 4 or 8 bits (QLoRA; needs LoRA, CUDA and the extra `qlora`)."""
     freeze: Parts = ()
@@ -67,6 +97,18 @@ class ModelConfig(Section):
     """Attention kernel. Default: what the model family does best with."""
     trust_remote_code: bool = False
     """Permit code that comes with the model directory to run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_trl(cls, values: Any) -> Any:
+        """Read TRL's three options of TR-DPO as the one key that they are here; alone they would say nothing."""
+        if not isinstance(values, dict) or "reference_update" in values or values.get("sync_ref_model") is not True:
+            return values
+        rest = {key: value for key, value in values.items() if key not in _TRL_SYNC}
+        steps = values.get("ref_model_sync_steps", TRL_SYNC_STEPS)
+        alpha = values.get("ref_model_mixup_alpha", TRL_MIXUP_ALPHA)
+        how = {"kind": "sync"} if alpha == 1 else {"kind": "ema", "mixup_alpha": alpha}
+        return {**rest, "reference_update": {"every_steps": steps, **how}}
 
 
 class VisionConfig(Section):
@@ -97,21 +139,23 @@ class VideoConfig(Section):
     """Most pixels of all frames of one video together. Default: no limit but the two above."""
     decode_timeout_s: Positive = 60.0
     """A video that takes longer to decode is refused."""
+    decode_memory_gb: Annotated[float, Field(ge=0.5)] = 4.0
+    """Memory of one process that decodes, in units of 10^9 bytes; every loading process has one beside it."""
     cache_dir: str | None = None
     """Directory that keeps decoded frames between epochs and runs. Default: no cache."""
     cache_max_gb: Positive | None = None
     """Size limit of that cache in 10^9 bytes; the clips not used for longest go first. Default: 20 when cached."""
 
 
-class DataConfig(Section):
-    """Where rows come from and which of them are refused."""
+class RowsConfig(Section):
+    """How rows are read, whatever they are for, and which of them are refused."""
 
-    train: Annotated[str, Field(min_length=1)]
-    """Training rows: a .json, .jsonl or .parquet file, a `datasets` directory, or a hub id."""
-    eval: Annotated[str, Field(min_length=1)] | None = None
-    """Held-out rows, in any of the same forms."""
     root: str | None = None
     """Directory that all media paths are below. Default: the directory of the rows file."""
+    select: SelectConfig | None = None
+    """Which training rows are read. Default: all."""
+    relabel: Annotated[tuple[RelabelSpec, ...], Strict(False)] = ()
+    """What rows become before they are read, training and held-out rows alike."""
     format: str | None = None
     """Row format by name (`mmalign data show` lists them). Default: detected from the columns."""
     min_pixels: Count | None = None
@@ -120,12 +164,21 @@ class DataConfig(Section):
     """Most pixels an image may have; larger ones are shrunk, keeping their shape. Default: the processor's own."""
     video: VideoConfig = VideoConfig()
     """Which frames of videos are taken, and their bounds."""
-    max_length: Count | None = None
-    """Most tokens of prompt plus longest response, media tokens included. Default: no limit."""
     max_refused_share: Share = 0.05
     """The run stops when more than this share of the rows is refused."""
     allow_http: bool = False
     """Permit rows to name media by http(s) address."""
+
+
+class DataConfig(RowsConfig):
+    """Where rows come from and which of them are refused."""
+
+    train: Annotated[str, Field(min_length=1)]
+    """Training rows: a .json, .jsonl or .parquet file, a `datasets` directory, or a hub id."""
+    eval: Annotated[str, Field(min_length=1)] | None = None
+    """Held-out rows, in any of the same forms."""
+    max_length: Count | None = None
+    """Most tokens of prompt plus longest response, media tokens included. Default: no limit."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that load media ahead of the step; 0 loads in the training process."""
 
@@ -176,6 +229,8 @@ class TrainConfig(Section):
     """Added to AdamW's denominator."""
     max_grad_norm: Positive | None = 1.0
     """Gradients longer than this are scaled down to it. null: never."""
+    optimizer_from: Annotated[str, Field(min_length=1)] | None = None
+    """Run directory whose newest checkpoint gives the optimiser's state (moments and step count) to begin with."""
     num_train_epochs: Positive | None = None
     """Passes over the rows; 0.5 is half of one. Default 1 when max_steps is not given either."""
     max_steps: Count | None = None
@@ -227,6 +282,8 @@ class RecipeConfig(Section):
     """Weighted sum of objectives. Default for `sft`: the sft objective alone."""
     train: TrainConfig
     """How long, how fast, and what is written."""
+    stages: Annotated[tuple[StageConfig, ...], Strict(False)] = ()
+    """Runs one after the other, each this recipe with changes. Default: one run."""
 
     @model_validator(mode="before")
     @classmethod
@@ -239,6 +296,7 @@ class RecipeConfig(Section):
     @model_validator(mode="after")
     def _refuse_impossible_combinations(self) -> RecipeConfig:
         require_possible(self)
+        require_stages_possible(self)
         return self
 
     def trains_vision(self) -> bool:

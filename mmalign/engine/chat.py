@@ -122,8 +122,6 @@ class ChatRenderer:
     def _require_readable(self, preference: Preference) -> None:
         for i, ref in enumerate(preference.media):
             self._require_read(field_of(preference, i), ref)
-        if any(response.media is not None for response in preference.responses):
-            raise RowError("responses with media of their own cannot share one prompt", field="responses.media")
         _require_bounded(preference)
         self._require_plain_text("prompt", preference.prompt)
         for k, response in enumerate(preference.responses):
@@ -139,8 +137,10 @@ class ChatRenderer:
             hint = f"use a vision-language model with its processor, or rows without {ref.kind}s"
         else:
             reason = f"model reads no {ref.kind}s"
-            known = ", ".join(families_with_videos())
-            hint = f"use a model of a family that does ({known}), or give some frames of it as images"
+            hint = f"leave out rows with {ref.kind}s"
+            if ref.kind == "video":
+                known = ", ".join(families_with_videos())
+                hint = f"use a model of a family that does ({known}), or give some frames of it as images"
         raise RowError(reason, field=field, value=shown(ref), hint=hint)
 
     def _require_plain_text(self, field: str, messages: tuple[Message, ...]) -> None:

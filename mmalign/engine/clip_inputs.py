@@ -12,10 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mmalign.engine.arriving import SMALLEST_PIXELS, ArrivingClip, Medium, PixelBounds, Size, has_pixel_bounds, within
+from mmalign.engine.views import Change
 from mmalign.modalities import video
 from mmalign.modalities.clips import frame_size, pixels_per_frame
+from mmalign.modalities.pixels import resized
 from mmalign.modalities.video import Clip, ClipShape, VideoLimits
 
 
@@ -51,18 +54,42 @@ class Clips:
         width, height = frame_size(shape.source_width, shape.source_height, shape.frames, limits)
         return self._arriving(shape, (width, height), shape.timestamps_s, limits)
 
-    def load(self, medium: Medium, shrunk_to: int | None) -> tuple[np.ndarray, ArrivingClip, Any]:
+    def load(
+        self, medium: Medium, shrunk_to: int | None, change: Change | None = None, place: int = 0
+    ) -> tuple[np.ndarray, ArrivingClip, Any]:
         """Decode a clip; return its frames uint8 [F, H, W, 3], what they are, and what tells them from others.
 
         A still is shown for as long as the processor's shortest video.
+
+        Args:
+            change: what is done to the frames; their shape and their times stay.
+            place: of the clip among those of the row.
         """
         clip = video.load(medium.ref, self._limits, self.max_pixels(shrunk_to), field=medium.field)
         frames, (height, width) = clip.frames, clip.frames.shape[1:3]
+        if change is not None:
+            frames = self._changed(clip, medium, change, place)
         limits = replace(self._limits, max_pixels=self.max_pixels(shrunk_to))
         arriving = self._arriving(clip, (width, height), clip.timestamps_s, limits)
         if arriving.frames > len(frames):
             frames = np.concatenate([frames, np.repeat(frames[-1:], arriving.frames - len(frames), axis=0)])
         return frames, arriving, [clip.sha256, clip.indices, frames.shape]
+
+    def _changed(self, clip: Clip, medium: Medium, change: Change, place: int) -> np.ndarray:
+        """Return the frames of a changed clip in the shape of the clip; frames beside those left out are held."""
+        count, height, width = clip.frames.shape[:3]
+        changed = change("video", clip, place).frames
+        changed = changed[np.arange(count) * len(changed) // count]
+        if changed.shape[1:3] != (height, width):
+            pictures = (resized(Image.fromarray(frame), (width, height)) for frame in changed)
+            changed = np.stack([np.asarray(picture) for picture in pictures])
+        if change.box is None:
+            return changed
+        shape = self.shape(medium)
+        rows, columns = change.inside((width, height), (shape.source_width, shape.source_height))
+        frames = clip.frames.copy()
+        frames[:, rows, columns] = changed[:, rows, columns]
+        return frames
 
     def _arriving(
         self, clip: Clip | ClipShape, size: Size, timestamps_s: Sequence[float], limits: VideoLimits

@@ -85,7 +85,7 @@ def _text(tokeniser: Tokeniser, token: int) -> str:
 
 
 def _medium(tokeniser: Tokeniser, preference: Preference, index: int) -> dict[str, Any]:
-    """Return what is known of a medium from its header: width and height, of a video also frames and times."""
+    """Return what is known of a medium from its header, as its modality names it; a pair is width and height."""
     ref, field = preference.media[index], field_of(preference, index)
     shape = MODALITIES[ref.kind].check(ref, tokeniser.limits[ref.kind], field=field)
     known = asdict(shape) if is_dataclass(shape) else dict(zip(("width", "height"), shape, strict=True))

@@ -23,9 +23,10 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from mmalign.engine.adapters import is_adapter, model_behind
 from mmalign.engine.families import backbone_of
 from mmalign.engine.load import DTYPES, has_vision, load_config
-from mmalign.engine.logps import KEPT_LOGITS_BYTES, TILE_BYTES
+from mmalign.engine.logps import KEPT_LOGITS_BYTES
 from mmalign.engine.parts import part_of
 from mmalign.engine.policy import Policy, make_policy
+from mmalign.engine.tiles import TILE_BYTES
 from mmalign.errors import ModelError
 
 if TYPE_CHECKING:
@@ -145,13 +146,18 @@ class Skeleton:
         return others + int(sum(weight.numel() for weight in quantized.values()) * rate)
 
     def _reference_bytes(self, needs_reference: bool) -> int:
-        """A frozen copy holds what moves; another model is taken to share nothing; adapters are switched off."""
+        """A frozen copy holds what moves, an adapter that follows too; another model is taken to share nothing.
+
+        Adapters that need no copy are switched off.
+        """
         model = self.recipe.model
         if not needs_reference or model.precompute_reference:
             return 0
-        if model.reference is not None:
+        if model.reference is not None and not (model.lora and model.reference == model.path):
             return sum(_bytes(parameter) for parameter in self.policy.base.parameters())
-        return 0 if model.lora else sum(_bytes(p) for p in self.policy.parameters() if p.requires_grad)
+        starts_bare = model.lora and (model.adapter is None or model.reference is not None)
+        shares_all = starts_bare and model.reference_update is None
+        return 0 if shares_all else sum(_bytes(p) for p in self.policy.parameters() if p.requires_grad)
 
     def _decoder_bytes(self, shape: BatchShape) -> int:
         """What autograd keeps of the text decoder; with checkpointing every layer's input and one layer's whole.

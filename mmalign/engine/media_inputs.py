@@ -14,6 +14,7 @@ from mmalign.engine.arriving import Arriving, Medium, Size, field_of
 from mmalign.engine.clip_inputs import Clips
 from mmalign.engine.fingerprint import of_settings
 from mmalign.engine.picture_inputs import Pictures
+from mmalign.engine.views import Change
 from mmalign.formats.media import MediaKind
 from mmalign.formats.preference import Preference
 from mmalign.modalities.fetch import MediaLimits
@@ -92,15 +93,18 @@ class MediaInputs:
         frames = [clip.width * clip.height for clip in self.arriving(shapes, None).clips]
         return max([*self.pictures.seen_pixels(shapes.pictures), *frames], default=0)
 
-    def load(self, preference: Preference, shrunk_to: int | None) -> LoadedMedia:
+    def load(self, preference: Preference, shrunk_to: int | None, change: Change | None = None) -> LoadedMedia:
         """Decode the media of a row.
 
+        Args:
+            change: what is done to them then; their shapes stay.
+
         Raises:
-            RowError: one of them cannot be read or decoded.
+            RowError: one of them cannot be read, decoded or changed.
         """
         media = in_order(preference)
-        pictures, picture_names = self.pictures.load(media["image"], shrunk_to)
-        clips = [self.clips.load(medium, shrunk_to) for medium in media["video"]]
+        pictures, picture_names = self.pictures.load(media["image"], shrunk_to, change)
+        clips = [self.clips.load(medium, shrunk_to, change, place) for place, medium in enumerate(media["video"])]
         arriving = Arriving(
             pictures=[picture.size for picture in pictures],
             bounds=self.pictures.bounds(shrunk_to),
@@ -109,6 +113,7 @@ class MediaInputs:
         names = {"media": picture_names, "clips": [name for _, _, name in clips], "order": _kinds(preference)}
         how = {"processor": self._settings, **self._bounds_of_pictures(shrunk_to)}
         how |= {"frames": [[clip.metadata(), clip.bounds] for clip in arriving.clips]} if clips else {}
+        how |= {} if change is None else {"change": change.key}
         return LoadedMedia(
             pictures=pictures,
             frames=[frames for frames, _, _ in clips],

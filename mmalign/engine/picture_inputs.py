@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from PIL.Image import Image
+import numpy as np
+from PIL.Image import Image, fromarray
 
-from mmalign.engine.arriving import SMALLEST_PIXELS, Medium, PixelBounds, Size, has_pixel_bounds, within
+from mmalign.engine.arriving import SMALLEST_PIXELS, Medium, PixelBounds, Size, edge, has_pixel_bounds, within
+from mmalign.engine.views import Change
 from mmalign.modalities import image
 from mmalign.modalities.image import ImageLimits
-from mmalign.modalities.pixels import bounded_size
+from mmalign.modalities.pixels import bounded_size, resized
 
 
 class Pictures:
@@ -68,12 +70,37 @@ class Pictures:
         bounds = self.bounds(None)
         return areas if bounds is None else [min(area, bounds.size(self._processor)["longest_edge"]) for area in areas]
 
-    def load(self, media: Sequence[Medium], shrunk_to: int | None) -> tuple[list[Image], list[Any]]:
-        """Decode pictures; return them, and for each what tells it from others."""
+    def load(
+        self, media: Sequence[Medium], shrunk_to: int | None, change: Change | None = None
+    ) -> tuple[list[Image], list[Any]]:
+        """Decode pictures, and change them; return them, and for each what tells it from others unchanged."""
         pictures, names = [], []
-        for name, ref in media:
+        for place, (name, ref) in enumerate(media):
             content = image.read_bytes(ref, self._limits, field=name)
             names.append(hashlib.sha256(content).hexdigest())
             how = {"field": name, "bounded": not self._resized_inside}
-            pictures.append(image.decode(content, ref, self._limits, self.max_pixels(shrunk_to), **how))
+            picture = image.decode(content, ref, self._limits, self.max_pixels(shrunk_to), **how)
+            pictures.append(picture if change is None else self._changed(picture, Medium(name, ref), change, place))
         return pictures, names
+
+    def _changed(self, picture: Image, medium: Medium, change: Change, place: int) -> Image:
+        """Return a picture changed, at its size.
+
+        It is changed at the size at which the model sees it: noise on more pixels would be averaged away again.
+        """
+        seen = resized(picture, bounded_size(*picture.size, max_pixels=self._largest_seen))
+        changed = resized(change("image", seen, place), seen.size)
+        if change.box is not None:
+            rows, columns = change.inside(seen.size, self.size(medium))
+            whole = np.array(seen)
+            whole[rows, columns] = np.asarray(changed)[rows, columns]
+            changed = fromarray(whole)
+        return resized(changed, picture.size)
+
+    @property
+    def _largest_seen(self) -> int:
+        """Area beyond which the processor makes pictures smaller, or cuts them."""
+        if self._resized_inside:
+            return PixelBounds(max_pixels=self.max_pixels(None)).size(self._processor)["longest_edge"]
+        sides = (edge(self._processor.size, name) for name in ("height", "width", "shortest_edge", "longest_edge"))
+        return max(side or 1 for side in sides) ** 2

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mmalign.engine.adapters import is_adapter
+from mmalign.engine.adapters import is_adapter, put_weights
 from mmalign.engine.blank_media import blank_features, calls_left_out
+from mmalign.engine.distributions import Distributions
 from mmalign.engine.families import Family, family_of
 from mmalign.engine.flat import flat_call
 from mmalign.engine.forward import ModelCall, hidden_states, tree_call
-from mmalign.engine.head import head_log_purity, head_logps
+from mmalign.engine.head import distributions_of, head_logps
 from mmalign.engine.load import load_model
 from mmalign.engine.parts import add_lora, checkpoint_activations, freeze_parts, freeze_unread
 from mmalign.engine.ragged_videos import ragged_videos
+from mmalign.engine.token_terms import TokenTerm, cells, with_likeliest
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
 
@@ -75,19 +77,24 @@ class Policy(nn.Module):
         present = {type(module).__name__ for module in self.model.modules()}
         return sorted(present & set(self.base._no_split_modules or ()))
 
-    def forward(self, batch: TreeBatch, *, with_purity: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, batch: TreeBatch, *, also: Sequence[TokenTerm] = ()) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Return the log-prob of every response token in nats, fp32 [B, K, R]; 0 outside `batch.response_mask`.
 
         Args:
-            with_purity: return beside it log sum_v p(v)^2 of the distribution of every token, without gradient.
+            also: what else is read off the distributions of the same tokens; returned beside, by name.
         """
-        if not self.family.known:
-            logps, purity = self._of_unknown_model(batch, with_purity)
-        else:
-            hidden = self._hidden_states(batch)
-            logps = head_logps(self.base, self.family, hidden, batch.targets)
-            purity = head_log_purity(self.base, self.family, hidden.detach()) if with_purity else None
-        return _cells(batch, logps) if purity is None else (_cells(batch, logps), _cells(batch, purity))
+        own = self.distributions(self._hidden_states(batch) if self.family.known else self._logits(batch))
+        logps = cells(batch, head_logps(*with_likeliest(own, batch)))
+        return (logps, {term.name: term(own, batch) for term in also}) if also else logps
+
+    def distributions(self, states: Tensor, *, bare: bool = False) -> Distributions:
+        """Return next-token distributions, not computed yet.
+
+        Args:
+            states: [N, D], hidden states of the inner model; logits [N, V] of a model whose head is not known.
+            bare: as without adapters.
+        """
+        return distributions_of(self.base, self.family, states, bare=bare)
 
     def _hidden_states(self, batch: TreeBatch) -> Tensor:
         """Return the hidden state that predicts each response token, [N, D]."""
@@ -110,20 +117,12 @@ class Policy(nn.Module):
             return tree_call(batch, self.family, self.inner)
         return flat_call(batch, self.family, self.base.config)
 
-    def _of_unknown_model(self, batch: TreeBatch, with_purity: bool) -> tuple[Tensor, Tensor | None]:
-        """Return log-probs [N], and purities [N], from the model's own logits: what its head does is not known."""
+    def _logits(self, batch: TreeBatch) -> Tensor:
+        """Return the logits [N, V] of a model whose head is not known, from its own forward."""
         call = flat_call(batch, self.family, self.base.config)
         with ragged_videos(self.inner):
             output = self.base(**call.inputs, **call.media, use_cache=False)
-        logps = output.logits[call.rows, call.columns].float().log_softmax(-1)
-        purity = (2 * logps.detach()).logsumexp(-1) if with_purity else None
-        return logps.gather(1, batch.targets[:, None]).squeeze(1), purity
-
-
-def _cells(batch: TreeBatch, values: Tensor) -> Tensor:
-    """Return values [N] of response tokens in their places [B, K, R]."""
-    cells = torch.zeros(batch.response_mask.shape, dtype=values.dtype, device=values.device)
-    return cells.masked_scatter(batch.response_mask, values)
+        return output.logits[call.rows, call.columns]
 
 
 def load_policy(
@@ -135,6 +134,7 @@ def load_policy(
     quantize: str | None = None,
     trust_remote_code: bool = False,
     lora: LoraConfig | None = None,
+    adapter: str | None = None,
     freeze: Sequence[str] = (),
     gradient_checkpointing: bool = False,
 ) -> Policy:
@@ -144,6 +144,7 @@ def load_policy(
         path, dtype, attn_implementation, quantize, trust_remote_code: see `load_model`.
         engine: see `Policy`.
         lora: adapters to add; everything else is then frozen.
+        adapter: directory whose adapter the run goes on with, made with these settings.
         freeze: parts whose weights do not move.
         gradient_checkpointing: recompute activations in the backward pass.
 
@@ -160,6 +161,8 @@ def load_policy(
         trust_remote_code=trust_remote_code,
     )
     policy = make_policy(model, engine=engine, lora=lora, freeze=freeze)
+    if adapter is not None:
+        put_weights(policy.model, adapter)
     if gradient_checkpointing:
         checkpoint_activations(policy.base)
     return policy

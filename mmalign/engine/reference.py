@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -21,6 +22,7 @@ from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference_table import ReferenceTable
+from mmalign.engine.token_terms import ReferenceKl, States
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
 
@@ -33,6 +35,13 @@ class Reference(Protocol):
     def __call__(self, batch: TreeBatch) -> Tensor | None:
         """Return token log-probs fp32 [B, K, R] on the device of the batch, or None when there is no reference."""
 
+    def with_distributions(self, batch: TreeBatch) -> tuple[Tensor, ReferenceKl]:
+        """Return token log-probs, and what the policy's forward computes its distance to the same forward with.
+
+        Raises:
+            ModelError: no model runs, so whole distributions are not known.
+        """
+
 
 class NoReference:
     """For objectives without a reference."""
@@ -42,6 +51,10 @@ class NoReference:
     def __call__(self, batch: TreeBatch) -> None:
         """Return None."""
         return
+
+    def with_distributions(self, batch: TreeBatch) -> tuple[Tensor, ReferenceKl]:
+        """Refuse."""
+        raise ModelError("there is no reference whose distributions could be read")
 
 
 class AdapterOff:
@@ -65,6 +78,13 @@ class AdapterOff:
         """Return the log-probs under the bare model."""
         with self.policy.model.disable_adapter():
             return self.policy(batch)
+
+    @torch.no_grad()
+    def with_distributions(self, batch: TreeBatch) -> tuple[Tensor, ReferenceKl]:
+        """Return log-probs and distributions of the bare model."""
+        with self.policy.model.disable_adapter():
+            logps, found = self.policy(batch, also=(States(),))
+        return logps, ReferenceKl(found["states"], partial(self.policy.distributions, bare=True))
 
 
 class FrozenCopy:
@@ -116,6 +136,12 @@ class FrozenCopy:
         """Return the log-probs under the copy."""
         return self.policy(batch)
 
+    @torch.no_grad()
+    def with_distributions(self, batch: TreeBatch) -> tuple[Tensor, ReferenceKl]:
+        """Return log-probs and distributions of the copy."""
+        logps, found = self.policy(batch, also=(States(),))
+        return logps, ReferenceKl(found["states"], self.policy.distributions)
+
 
 class Precomputed:
     """Log-probs from a table; no model runs."""
@@ -128,6 +154,13 @@ class Precomputed:
     def __call__(self, batch: TreeBatch) -> Tensor:
         """Return the stored log-probs of the batch's rows."""
         return self.table.read(batch.ids, batch.response_lengths).to(batch.input_ids.device)
+
+    def with_distributions(self, batch: TreeBatch) -> tuple[Tensor, ReferenceKl]:
+        """Refuse: a table has one number per token."""
+        raise ModelError(
+            "a precomputed reference holds log-probs of tokens, not whole distributions; leave out "
+            "model.precompute_reference"
+        )
 
 
 def precompute(table: ReferenceTable, reference: Reference, batches: Iterable[TreeBatch]) -> Iterator[int]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,10 +25,12 @@ from mmalign.engine.media_tokens import PromptCount, count_prompt, counts_videos
 from mmalign.engine.processor import load_processor
 from mmalign.engine.spans import token_weights
 from mmalign.engine.truncate import Fitted, Fitter, TreeLengths
+from mmalign.engine.views import Change, View, require_read
 from mmalign.errors import ModelError, RowError
 from mmalign.formats.media import MediaKind
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
+from mmalign.formats.prompt import Prompt
 from mmalign.modalities.fetch import MediaLimits
 
 __all__ = ["PromptTree", "Tokeniser", "TreeLengths", "load_processor"]
@@ -48,9 +50,11 @@ class PromptTree:
         prompt_extra: further outputs per prompt token ("token_type_ids" [P]).
         response_ids: K tensors int64 [R_k], ending with what the chat template puts after an answer.
         response_weights: K tensors float32 [R_k] made from spans, None when no response has spans.
-        levels: of each response; 0 is best, equal numbers are ties.
+        levels: of each response; 0 is best, equal numbers are ties, `tree.NOT_OF_THE_ROW` marks an answer to another
+            prompt.
         margin, weight, tags: of the row.
         scores: of each response, nan where one has none; empty where none has.
+        numbers: named scores of the responses, nan where one has none; names that no response has are left out.
         media_key: hash of the media's content and of everything that decides what the processor makes of it.
     """
 
@@ -65,6 +69,7 @@ class PromptTree:
     margin: float | None = None
     weight: float = 1.0
     scores: tuple[float, ...] = ()
+    numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     media_key: str | None = None
 
@@ -76,7 +81,7 @@ class _Draft:
     `encoded` is what the tokenizer says about the responses.
     """
 
-    preference: Preference
+    preference: Preference | Prompt
     rendered: Rendered
     encoded: Mapping[str, Any]
     media: MediaInputs | None
@@ -131,13 +136,24 @@ class Tokeniser:
     @property
     def ends_turn(self) -> bool:
         """True when an answer is followed by a token that is no text: the end of a turn or of the whole."""
-        sample = Preference(id="", prompt=(Message.of("user", "a"),), responses=(Response.of("b"),))
         try:
-            text = self._render(sample).responses[0]
+            return self._turn_end() is not None
         except RowError:
             return True
-        ids = self.tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"]
-        return bool(ids) and ids[-1] in {self.tokenizer.eos_token_id, *self.tokenizer.added_tokens_decoder}
+
+    @property
+    def turn_end_id(self) -> int | None:
+        """The token that stands behind an answer, None where the template puts none there or refuses to say."""
+        try:
+            return self._turn_end()
+        except RowError:
+            return None
+
+    def _turn_end(self) -> int | None:
+        sample = Preference(id="", prompt=(Message.of("user", "a"),), responses=(Response.of("b"),))
+        ids = self.tokenizer(self._render(sample).responses[0].rstrip(), add_special_tokens=False)["input_ids"]
+        ends = {self.tokenizer.eos_token_id, *self.tokenizer.added_tokens_decoder}
+        return ids[-1] if ids and ids[-1] in ends else None
 
     def __call__(self, preference: Preference) -> PromptTree:
         """Tokenise a row and process its media.
@@ -145,25 +161,74 @@ class Tokeniser:
         Raises:
             RowError: it cannot be rendered, does not fit, or a medium cannot be read.
         """
+        return self.trees(preference)[0]
+
+    def trees(self, preference: Preference, views: Sequence[View] = ()) -> list[PromptTree]:
+        """Tokenise a row, and then the row in each of its views.
+
+        Raises:
+            RowError: as `__call__`, and when the row cannot be seen in one of the views.
+        """
+        require_read(preference, views)
         fitted = self._fit(preference)
+        changes = [view.change(preference) for view in views]
+        seen = [fitted, *(self._fit_view(view, fitted) for view in views)]
+        return [self._tree(one, change) for one, change in zip(seen, [None, *changes], strict=True)]
+
+    def lengths_of_all(self, preference: Preference, views: Sequence[View] = ()) -> list[TreeLengths]:
+        """Return the lengths of each of `trees`; reads only headers.
+
+        Raises:
+            RowError: as `trees`, except for what only decoding finds.
+        """
+        require_read(preference, views)
+        fitted = self._fit(preference)
+        for view in views:
+            if view.change(preference) is not None:
+                view.require_changeable(clip.frames for clip in fitted.draft.shapes.clips)
+        own = fitted.lengths or self._measure(fitted.draft, None)
+        seen = [replace(fitted, lengths=own), *(self._fit_view(view, replace(fitted, lengths=own)) for view in views)]
+        return [one.lengths or self._measure(one.draft, None) for one in seen]
+
+    def _tree(self, fitted: Fitted[_Draft], change: Change | None) -> PromptTree:
         row = fitted.draft.preference
-        prompt, media_key = self._encode_prompt(fitted.draft, fitted.lengths and fitted.lengths.max_pixels)
-        types = {name: prompt[name][0] for name in ("mm_token_type_ids", "token_type_ids") if name in prompt}
         return PromptTree(
-            id=row.id,
-            prompt_ids=prompt["input_ids"][0],
-            media={name: prompt[name] for name in self.family.media_inputs if name in prompt},
-            mm_token_type_ids=types.pop("mm_token_type_ids", None),
-            prompt_extra=types,
+            **self._prompt(fitted, change),
             response_ids=tuple(torch.tensor(ids) for ids in fitted.draft.encoded["input_ids"]),
             response_weights=self._response_weights(fitted.draft),
             levels=row.levels(),
             margin=row.margin,
             weight=row.weight,
             scores=tuple(math.nan if response.score is None else response.score for response in row.responses),
+            numbers=_numbers(row),
             tags=row.tags,
-            media_key=media_key,
         )
+
+    def prompt(self, prompt: Prompt) -> PromptTree:
+        """Tokenise a prompt that waits for an answer, with what the chat template puts before one; a tree without
+        responses.
+
+        Raises:
+            RowError: as `__call__`; `max_length` then bounds the prompt alone.
+        """
+        return PromptTree(**self._prompt(self._fit(prompt)), response_ids=(), levels=(), tags=prompt.tags)
+
+    def _prompt(self, fitted: Fitted[_Draft], change: Change | None = None) -> dict[str, Any]:
+        """Return the fields of a prompt tree that are about the prompt."""
+        prompt, media_key = self._encode_prompt(fitted.draft, fitted.lengths and fitted.lengths.max_pixels, change)
+        types = {name: prompt[name][0] for name in ("mm_token_type_ids", "token_type_ids") if name in prompt}
+        return {
+            "id": fitted.draft.preference.id,
+            "prompt_ids": prompt["input_ids"][0],
+            "media": {name: prompt[name] for name in self.family.media_inputs if name in prompt},
+            "mm_token_type_ids": types.pop("mm_token_type_ids", None),
+            "prompt_extra": types,
+            "media_key": media_key,
+        }
+
+    def answers(self, preference: Preference) -> tuple[Tensor, ...]:
+        """Return the tokens of every response, K tensors int64 [R_k], without a look at the media."""
+        return tuple(torch.tensor(ids) for ids in self._draft(preference).encoded["input_ids"])
 
     def lengths(self, preference: Preference) -> TreeLengths:
         """Return the numbers of tokens that `__call__` makes, and what it does to make the row fit; reads only headers.
@@ -171,8 +236,7 @@ class Tokeniser:
         Raises:
             RowError: as `__call__`, except for what only decoding finds.
         """
-        fitted = self._fit(preference)
-        return fitted.lengths or self._measure(fitted.draft, None)
+        return self.lengths_of_all(preference)[0]
 
     def explain(self, preference: Preference) -> dict[str, Any]:
         """Return, ready for JSON, what becomes of a row: texts, tokens with their roles, media, lengths.
@@ -191,8 +255,10 @@ class Tokeniser:
             smallest_pixels=1 if self._media is None else self._media.smallest_pixels,
         )
 
-    def _draft(self, preference: Preference) -> _Draft:
+    def _draft(self, preference: Preference | Prompt) -> _Draft:
         rendered = self._render(preference)
+        if not rendered.responses:
+            return _Draft(preference, rendered, {"input_ids": []}, self._media)
         with_offsets = any(response.spans for response in preference.responses)
         if with_offsets and not self.tokenizer.is_fast:
             raise ModelError("spans need a tokenizer that knows character offsets, and this model's does not")
@@ -204,10 +270,24 @@ class Tokeniser:
                 raise RowError("response is empty", field=f"responses[{k}]", hint="it has not a single token")
         return _Draft(preference, rendered, encoded, self._media)
 
-    def _fit(self, preference: Preference) -> Fitted[_Draft]:
+    def _fit(self, preference: Preference | Prompt) -> Fitted[_Draft]:
         """Return the row as it is going to be tokenised; unmeasured when nothing bounds it."""
         draft = self._draft(preference)
         return Fitted(draft, None) if self._fitter is None else self._fitter(preference, draft)
+
+    def _fit_view(self, view: View, fitted: Fitted[_Draft]) -> Fitted[_Draft]:
+        """Return a row that fits in one of its views: the same turns, other media as large as they may be."""
+        row = view.row(fitted.draft.preference)
+        draft = replace(fitted.draft, preference=row)
+        if view.keeps_shape:
+            return Fitted(draft, fitted.lengths)
+        if self._fitter is None:
+            return Fitted(draft, None)
+        lengths = self._fitter.largest_fit(draft)
+        if lengths is None:
+            hint = f"data.max_length is {self.max_length}; raise it, or make the other media smaller"
+            raise RowError("row with its other media is too long", field="media", value=view.name, hint=hint)
+        return Fitted(draft, lengths)
 
     def _measure(self, draft: _Draft, max_pixels: int | None) -> TreeLengths:
         """Return the lengths of a draft with its media shrunk to `max_pixels` (None: as configured)."""
@@ -222,11 +302,13 @@ class Tokeniser:
             max_pixels=max_pixels,
         )
 
-    def _encode_prompt(self, draft: _Draft, max_pixels: int | None) -> tuple[Mapping[str, Tensor], str | None]:
+    def _encode_prompt(
+        self, draft: _Draft, max_pixels: int | None, change: Change | None
+    ) -> tuple[Mapping[str, Tensor], str | None]:
         """Return what the processor makes of prompt and media, with a leading dimension of 1, and the media's key."""
         row, media, pictures = draft.preference, LoadedMedia(), {}
         if row.media:
-            media, pictures = self._media.load(row, max_pixels), self._media.pictures.arguments(max_pixels)
+            media, pictures = self._media.load(row, max_pixels, change), self._media.pictures.arguments(max_pixels)
         try:
             if media.frames:
                 return assemble(self.processor, self.family, draft.rendered.prompt, media, pictures), media.key
@@ -246,6 +328,12 @@ class Tokeniser:
             token_weights(response, text, offsets, field=f"responses[{k}]")
             for k, (response, text, offsets) in enumerate(made)
         )
+
+
+def _numbers(row: Preference) -> dict[str, tuple[float, ...]]:
+    """Return the named scores of a row's responses, by name."""
+    names = dict.fromkeys(name for response in row.responses for name in response.scores)
+    return {name: tuple(float(response.scores.get(name, math.nan)) for response in row.responses) for name in names}
 
 
 def _kinds_read(processor: Any, family: Family) -> frozenset[MediaKind]:

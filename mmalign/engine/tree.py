@@ -18,11 +18,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mmalign.engine.families import Family
+from mmalign.engine.views import View
 
 if TYPE_CHECKING:
     from mmalign.engine.tokenise import PromptTree
 
 PADDING = -1
+NOT_OF_THE_ROW = -1
+"""Level where there is no response, or one that answers another prompt and is compared with nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,9 @@ class TreeBatch:
     """B prompts with up to K responses of up to R tokens, in rows of T columns, padded on the right.
 
     N is the number of response tokens of the whole batch; they are counted row by row, response by response.
+
+    With V views (`views.py`) the batch holds B = (1 + V) * `groups` rows: the groups as they are, then all of them in
+    the first view, and so on. A response that is not read of a view is empty there.
 
     Args:
         ids: id of every row.
@@ -47,12 +53,14 @@ class TreeBatch:
         media: collated processor outputs.
         media_sizes: for each of them, how many entries of dimension 0 belong to each row.
         media_keys: hash of every row's media, None for rows without.
-        levels: int64 [B, K]; 0 is best, equal numbers are ties, -1 where there is no response.
+        levels: int64 [B, K]; 0 is best, equal numbers are ties, `NOT_OF_THE_ROW` where no response of the row stands.
         weight: float32 [B].
         margin: float32 [B], nan where the row has none.
         scores: float32 [B, K] of the responses, nan where one has none.
+        numbers: named scores, float64 [B, K] each, nan where a response has none; the names that any row has.
         token_weights: float32 [B, K, R] from spans (1 where a row has none), None when no row has spans.
         tags: free labels of every row.
+        views: in which the groups stand behind the groups as they are.
     """
 
     ids: tuple[str, ...]
@@ -73,8 +81,15 @@ class TreeBatch:
     weight: Tensor
     margin: Tensor
     scores: Tensor
+    numbers: dict[str, Tensor]
     token_weights: Tensor | None
     tags: tuple[dict, ...]
+    views: tuple[View, ...] = ()
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups, each of which has a row as it is and one for each view."""
+        return len(self.ids) // (1 + len(self.views))
 
     @property
     def targets(self) -> Tensor:
@@ -92,13 +107,15 @@ class TreeBatch:
         return replace(self, **moved)
 
 
-def collate(trees: Sequence[PromptTree], family: Family, pad_id: int) -> TreeBatch:
+def collate(trees: Sequence[PromptTree], family: Family, pad_id: int, views: Sequence[View] = ()) -> TreeBatch:
     """Put prompt trees together into one batch.
 
     Args:
-        trees: at least one; they may differ in the number of responses, in every length and in whether they have media.
+        trees: at least one; they may differ in the number of responses, in every length and in whether they have media;
+            with views, in the order that `TreeBatch` says.
         family: tells how media tensors of different rows are put together.
         pad_id: any id of the vocabulary that is no media placeholder; padding is never attended to.
+        views: of the groups, in this order.
     """
     rows = [_row(tree) for tree in trees]
     lengths = _stack([torch.tensor([len(r) for r in tree.response_ids]) for tree in trees], 0)
@@ -124,12 +141,14 @@ def collate(trees: Sequence[PromptTree], family: Family, pad_id: int) -> TreeBat
         media=media,
         media_sizes=media_sizes,
         media_keys=tuple(tree.media_key for tree in trees),
-        levels=_stack([torch.tensor(tree.levels) for tree in trees], -1),
+        levels=_stack([torch.tensor(tree.levels) for tree in trees], NOT_OF_THE_ROW),
         weight=torch.tensor([float(tree.weight) for tree in trees]),
         margin=torch.tensor([math.nan if tree.margin is None else float(tree.margin) for tree in trees]),
         scores=_stack([torch.tensor(tree.scores or [math.nan] * len(tree.levels)) for tree in trees], math.nan),
+        numbers=_numbers(trees),
         token_weights=_token_weights(trees, mask),
         tags=tuple(dict(tree.tags) for tree in trees),
+        views=tuple(views),
     )
 
 
@@ -153,6 +172,24 @@ def collate_media(
         fill = math.nan if family.equal_videos and name == "pixel_values_videos" else 0.0
         collated[name] = concatenate([tensor for tensor in tensors if tensor is not None], fill)
     return collated, sizes
+
+
+def likeliest_places(batch: TreeBatch) -> tuple[Tensor, Tensor]:
+    """Return where the likeliest tokens of views are asked about and where they are asked for, int64 [M] each.
+
+    Places count the N response tokens of the batch. What is likeliest at `asked`, in a view, is measured at `seen`, the
+    same token of the same response of the row as it is.
+    """
+    mask, groups = batch.response_mask, batch.groups
+    number = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
+    number = number.masked_scatter(mask, torch.arange(int(mask.sum()), device=mask.device))
+    seen, asked = [], []
+    for place, view in enumerate(batch.views, start=1):
+        if view.likeliest:
+            rows = slice(place * groups, (place + 1) * groups)
+            asked.append(number[rows][mask[rows]])
+            seen.append(number[:groups][mask[rows]])
+    return torch.cat(seen), torch.cat(asked)
 
 
 def _row(tree: PromptTree) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,6 +222,17 @@ def concatenate(tensors: Sequence[Tensor], fill: float = 0.0) -> Tensor:
         padding = [amount for extent in reversed(missing) for amount in (0, extent)]
         filled.append(pad(tensor, padding, value=fill) if any(missing) else tensor)
     return torch.cat(filled)
+
+
+def _numbers(trees: Sequence[PromptTree]) -> dict[str, Tensor]:
+    """Return every named score that some row has, [B, K]; in fp64, since log-probs of whole answers are compared."""
+    names = dict.fromkeys(name for tree in trees for name in tree.numbers)
+    nothing = {len(tree.levels): (math.nan,) * len(tree.levels) for tree in trees}
+
+    def row(tree: PromptTree, name: str) -> Tensor:
+        return torch.tensor(tree.numbers.get(name, nothing[len(tree.levels)]), dtype=torch.float64)
+
+    return {name: _stack([row(tree, name) for tree in trees], math.nan) for name in names}
 
 
 def _token_weights(trees: Sequence[PromptTree], mask: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from mmalign.errors import RowError
 from mmalign.formats.message import MediaPart, Message
-from mmalign.formats.preference import Preference
+from mmalign.formats.preference import Preference, Response
 
 Draft = TypeVar("Draft")
 
@@ -45,7 +45,7 @@ class TreeLengths:
     @property
     def longest_branch(self) -> int:
         """Tokens of the prompt and its longest response: what `max_length` bounds, as in a model's own context."""
-        return self.prompt_tokens + max(self.response_tokens)
+        return self.prompt_tokens + max(self.response_tokens, default=0)
 
     @property
     def tree_tokens(self) -> int:
@@ -98,7 +98,7 @@ class Fitter(Generic[Draft]):
         Raises:
             RowError: the last user turn with its media at their smallest and the longest response do not fit.
         """
-        lengths = self._largest_fit(draft)
+        lengths = self.largest_fit(draft)
         if lengths is not None:
             return Fitted(draft, lengths)
         starts, drafts = _exchanges(preference.prompt), {}
@@ -112,9 +112,9 @@ class Fitter(Generic[Draft]):
             raise self._refusal(drafts[starts[-1]] if starts else draft)
         kept = drafts[starts[place]]
         dropped = sum(message.role != "system" for message in preference.prompt[: starts[place]])
-        return Fitted(kept, replace(self._largest_fit(kept), turns_dropped=dropped))
+        return Fitted(kept, replace(self.largest_fit(kept), turns_dropped=dropped))
 
-    def _largest_fit(self, draft: Draft) -> TreeLengths | None:
+    def largest_fit(self, draft: Draft) -> TreeLengths | None:
         """Return the lengths with media as large as fits, None when nothing fits."""
         lengths = self.measure(draft, None)
         if lengths.longest_branch <= self.max_length:
@@ -152,7 +152,14 @@ def without_turns_before(preference: Preference, start: int) -> Preference:
         preference,
         prompt=tuple(_with_media(message, place) for message in prompt),
         media=tuple(preference.media[index] for index in kept),
+        responses=tuple(_seen_with(response, kept) for response in preference.responses),
     )
+
+
+def _seen_with(response: Response, kept: list[int]) -> Response:
+    """Return the response with those media of its own that stand in the place of kept ones."""
+    own = response.media
+    return response if own is None else replace(response, media=tuple(own[index] for index in kept))
 
 
 def _with_media(message: Message, place: dict[int, int]) -> Message:

@@ -9,55 +9,68 @@ unchanged:
                 without a single picture
     chosen      the best response, a list of messages
     rejected    the worst response, of several that are equally bad the first; absent when there is one response only
+    completion  in place of chosen and rejected, an only response that was judged by itself; with it label: true for
+                good, false for bad, as in TRL's unpaired rows
 
 and, only in rows where they say something:
 
     videos      the clips in the order of their placeholders
+    media       media of every other kind in the order of their placeholders: {"kind", "bytes", "path"}
     margin, weight, difficulty, ties, tags, provenance
     responses   every response, best first, with its facts: when there are more than two, or one has a score, spans ...
     media_facts one entry a placeholder: frames, sha256, span_s, frame_indices
     media_order the row's media in the order of `Preference.media`, when that is not the order of the placeholders
 
 An absent column and a null mean the same. Media are `{"bytes": ..., "path": ...}`, the layout of image and video
-columns in the `datasets` library; in JSONL a path or a `data:` URI. A video may be a file or a folder of frames. One
-that is a list of frame files has its paths in media_facts.frames, since a column has one type, and nothing in
-`videos`: who does not read media_facts finds no clip there, never a wrong one. The same holds for a response's own
-media.
+columns in the `datasets` library; in JSONL a path or a `data:` URI (`media_columns.py` has the details). A video may be
+a file or a folder of frames. One that is a list of frame files has its paths in media_facts.frames, since a column has
+one type, and nothing in `videos`: who does not read media_facts finds no clip there, never a wrong one. The same holds
+for a response's own media.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from mmalign.errors import RowError
-from mmalign.formats.media import MediaRef
+from mmalign.formats.media import MediaKind, MediaRef
+from mmalign.formats.media_columns import (
+    COLUMN_OF,
+    facts_column,
+    in_columns,
+    in_one_object,
+    kinds_of,
+    read_media,
+    read_one_object,
+)
 from mmalign.formats.message import MediaPart, Message, TextPart
 from mmalign.formats.preference import Preference, Response, Span
 from mmalign.formats.values import require_map, require_position
 
 _RESPONSE_FACTS = ("score", "scores", "critique", "spans", "media", "model", "annotator")
-_MEDIA_FACTS = ("frames", "sha256", "span_s", "frame_indices")
+_FIRST = ("chosen", "completion")
+"""Column of the first response: of a row that was compared or demonstrates, and of an answer judged by itself."""
 
 
 def to_columns(preference: Preference) -> dict[str, Any]:
     """Return the row that holds `preference`; see the head of this module for its columns."""
     order = _placeholder_order(preference.prompt)
     media = [preference.media[index] for index in order]
-    _require_columns_for(media)
+    columns = in_columns(media)
     kinds = {index: ref.kind for index, ref in enumerate(preference.media)}
     responses = preference.responses
     row: dict[str, Any] = {
         "id": preference.id,
         "prompt": [_message_column(message, kinds) for message in preference.prompt],
-        "images": [_media_struct(ref) for ref in media if ref.kind == "image"],
-        "chosen": [_message_column(message, kinds) for message in responses[0].messages],
+        "images": columns.pop("images"),
+        _FIRST[preference.label is not None]: [_message_column(message, kinds) for message in responses[0].messages],
     }
     if len(responses) > 1:
         row["rejected"] = [_message_column(message, kinds) for message in preference.rejected.messages]
     facts = {
-        "videos": [_media_struct(ref) for ref in media if ref.kind == "video"],
+        **columns,
+        "label": preference.label,
         "margin": preference.margin,
         "weight": preference.weight if preference.weight != 1.0 else None,
         "difficulty": preference.difficulty,
@@ -65,17 +78,10 @@ def to_columns(preference: Preference) -> dict[str, Any]:
         "tags": dict(preference.tags),
         "provenance": dict(preference.provenance),
         "responses": _responses_column(responses, order, kinds),
-        "media_facts": _media_facts(media),
+        "media_facts": facts_column(media),
         "media_order": order if order != sorted(order) else None,
     }
     return row | {name: value for name, value in facts.items() if value not in (None, [], {})}
-
-
-def _require_columns_for(media: Iterable[MediaRef]) -> None:
-    for ref in media:
-        if ref.kind not in ("image", "video"):
-            hint = "rows hold images and videos; a further kind needs a column of its own in formats/columns.py"
-            raise RowError("rows have no column for this kind of media", field="media", value=ref.kind, hint=hint)
 
 
 def from_columns(row: Mapping[str, Any]) -> Preference:
@@ -93,8 +99,8 @@ def from_columns(row: Mapping[str, Any]) -> Preference:
 
 
 def _from_columns(row: Mapping[str, Any]) -> Preference:
-    prompt, kinds = _read_messages(row.get("prompt"), "prompt", media_allowed=True)
-    media = _read_media(row, kinds)
+    prompt, kinds = _read_messages(row.get("prompt"), "prompt", kinds_of(row))
+    media = read_media(row, kinds)
     order = list(row.get("media_order") or range(len(media)))
     for index in order:
         require_position(index, "media_order")
@@ -107,6 +113,7 @@ def _from_columns(row: Mapping[str, Any]) -> Preference:
         media=_in_order(media, order),
         responses=responses or ends,
         ties=tuple(tuple(group) for group in row.get("ties") or ()),
+        label=row.get("label"),
         margin=row.get("margin"),
         weight=1.0 if row.get("weight") is None else row["weight"],
         difficulty=row.get("difficulty"),
@@ -132,22 +139,6 @@ def _message_column(message: Message, kinds: Mapping[int, str]) -> dict[str, Any
     return {"role": message.role, "content": content}
 
 
-def _media_struct(ref: MediaRef) -> dict[str, Any]:
-    return {"bytes": ref.content, "path": ref.uri}
-
-
-def _media_facts(media: list[MediaRef]) -> list[dict[str, Any]]:
-    facts = [_facts(ref) for ref in media]
-    return facts if any(facts) else []
-
-
-def _facts(ref: MediaRef) -> dict[str, Any]:
-    said = {name: getattr(ref, name) for name in _MEDIA_FACTS}
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in said.items() if value is not None
-    }
-
-
 def _responses_column(responses: tuple[Response, ...], order: list[int], kinds: Mapping[int, str]) -> list[dict]:
     said = any(getattr(response, name) not in (None, (), {}) for response in responses for name in _RESPONSE_FACTS)
     if len(responses) <= 2 and not said:
@@ -165,26 +156,37 @@ def _response_column(response: Response, order: list[int], kinds: Mapping[int, s
     if response.spans:
         column["spans"] = [{"start": span.start, "end": span.end, "weight": span.weight} for span in response.spans]
     if response.media is not None:
-        media = [response.media[index] for index in order]
-        column["media"] = [{"kind": ref.kind} | _media_struct(ref) | _facts(ref) for ref in media]
+        column["media"] = [in_one_object(response.media[index]) for index in order]
     return column
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def _read_messages(raw: Any, field: str, *, media_allowed: bool) -> tuple[list[Message], list[str]]:
-    """Return the messages, their placeholders numbered from 0 in order, and the kind of each placeholder."""
+def _read_messages(raw: Any, field: str, known: Set[MediaKind]) -> tuple[list[Message], list[MediaKind]]:
+    """Return the messages, their placeholders numbered from 0 in order, and the kind of each placeholder.
+
+    Args:
+        raw: the column.
+        field: its name.
+        known: kinds of media that a part may name.
+    """
     if not isinstance(raw, list) or not raw:
         raise RowError("column must be a list of messages", field=field, value=raw if raw is not None else "nothing")
-    kinds: list[str] = []
-    messages = [_read_message(message, f"{field}[{turn}]", kinds) for turn, message in enumerate(raw)]
-    if kinds and not media_allowed:
-        raise RowError("a response must not hold media", field=field, value=kinds[0])
+    kinds: list[MediaKind] = []
+    messages = [_read_message(message, f"{field}[{turn}]", known, kinds) for turn, message in enumerate(raw)]
     return messages, kinds
 
 
-def _read_message(raw: Any, field: str, kinds: list[str]) -> Message:
+def _read_answer(raw: Any, field: str) -> tuple[Message, ...]:
+    """Return the messages of a response, which names no media."""
+    messages, kinds = _read_messages(raw, field, COLUMN_OF.keys())
+    if kinds:
+        raise RowError("a response must not hold media", field=field, value=kinds[0])
+    return tuple(messages)
+
+
+def _read_message(raw: Any, field: str, known: Set[MediaKind], kinds: list[MediaKind]) -> Message:
     if not isinstance(raw, Mapping) or not isinstance(raw.get("content"), list | str):
         raise RowError('a message must be {"role": ..., "content": ...}', field=field, value=raw)
     content = raw["content"]
@@ -193,65 +195,20 @@ def _read_message(raw: Any, field: str, kinds: list[str]) -> Message:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             parts.append(TextPart(text=part["text"]))
-        elif kind in ("image", "video") and not any(part[name] for name in part if name != "type"):
+        elif isinstance(kind, str) and kind in known and not any(part[name] for name in part if name != "type"):
             parts.append(MediaPart(index=len(kinds)))
             kinds.append(kind)
         else:
-            raise RowError("a part must be a text, an image or a video", field=f"{field}.content", value=part)
+            hint = f"kinds of media of this row are {', '.join(sorted(known))}"
+            raise RowError("a part must be a text or a medium", field=f"{field}.content", value=part, hint=hint)
     return Message(role=raw.get("role"), parts=tuple(parts))
 
 
-def _read_media(row: Mapping[str, Any], kinds: list[str]) -> list[MediaRef]:
-    """Return the media in the order of the placeholders; one too many or too few is left for `Preference` to refuse."""
-    facts = row.get("media_facts") or [{}] * len(kinds)
-    if len(facts) != len(kinds):
-        raise RowError("media_facts must have one entry a placeholder", field="media_facts", value=len(facts))
-    waiting = {kind: _media_list(row, f"{kind}s") for kind in ("image", "video")}
-    taken = {"image": 0, "video": 0}
-    media = []
-    for kind, fact in zip(kinds, facts, strict=True):
-        if taken[kind] < len(waiting[kind]):
-            field = f"{kind}s[{taken[kind]}]"
-            media.append(_read_ref(kind, waiting[kind][taken[kind]], fact or {}, field))
-        taken[kind] += 1
-    for kind, values in waiting.items():
-        media += [_read_ref(kind, value, {}, f"{kind}s") for value in values[taken[kind] :]]
-    return media
-
-
-def _media_list(row: Mapping[str, Any], column: str) -> list[Any]:
-    media = [] if row.get(column) is None else row[column]
-    if not isinstance(media, list):
-        raise RowError("column must be a list of media", field=column, value=media, hint="write [...] around it")
-    return list(media)
-
-
-def _read_ref(kind: str, raw: Any, facts: Mapping[str, Any], field: str) -> MediaRef:
-    said = {name: tuple(value) if isinstance(value, list) else value for name, value in _said_facts(facts)}
-    nowhere = raw is None or (isinstance(raw, Mapping) and raw.get("bytes") is None and raw.get("path") is None)
-    if nowhere and "frames" in said:
-        return MediaRef(kind=kind, **said)
-    return dataclasses.replace(MediaRef.parse(kind, raw, field=field), **said)
-
-
-def _read_own(raw: Any, field: str) -> MediaRef:
-    """Read a medium that a response saw: what stands in a media column and its facts, in one object."""
-    where = {name: value for name, value in raw.items() if name not in ("kind", *_MEDIA_FACTS)}
-    return _read_ref(raw["kind"], where, raw, field)
-
-
-def _said_facts(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(name, facts[name]) for name in _MEDIA_FACTS if facts.get(name) is not None]
-
-
 def _read_ends(row: Mapping[str, Any]) -> tuple[Response, ...]:
-    """Return what stands in the columns `chosen` and `rejected`."""
-    said = [
-        _read_messages(row[name], name, media_allowed=False)
-        for name in ("chosen", "rejected")
-        if row.get(name) is not None
-    ]
-    return tuple(Response(messages=tuple(messages)) for messages, _ in said)
+    """Return what stands in the columns `chosen` and `rejected`, or `completion`."""
+    columns = ("completion", "chosen", "rejected")
+    said = [_read_answer(row[name], name) for name in columns if row.get(name) is not None]
+    return tuple(Response(messages=messages) for messages in said)
 
 
 def _read_responses(row: Mapping[str, Any], order: list[int]) -> tuple[Response, ...]:
@@ -274,12 +231,11 @@ def _require_ends(preference: Preference, ends: tuple[Response, ...]) -> None:
 def _read_response(raw: Any, field: str, order: list[int]) -> Response:
     if not isinstance(raw, Mapping):
         raise RowError('a response must be {"messages": ...}', field=field, value=raw)
-    messages, _ = _read_messages(raw.get("messages"), f"{field}.messages", media_allowed=False)
     media = raw.get("media")
     if media is not None:
-        media = _in_order([_read_own(ref, f"{field}.media") for ref in media], order)
+        media = _in_order([read_one_object(ref, f"{field}.media") for ref in media], order)
     return Response(
-        messages=tuple(messages),
+        messages=_read_answer(raw.get("messages"), f"{field}.messages"),
         score=raw.get("score"),
         scores=_without_nulls(raw.get("scores"), f"{field}.scores"),
         critique=raw.get("critique"),

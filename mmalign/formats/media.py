@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -49,8 +50,9 @@ class MediaRef:
     frame_indices: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kind, str) or not re.fullmatch("[a-z][a-z0-9_]*", self.kind):
-            raise RowError("media kind is not a name", field="kind", value=self.kind, hint="use 'image' or 'video'")
+        if not isinstance(self.kind, str) or not re.fullmatch("[a-z][a-z0-9_]*", self.kind) or self.kind == "text":
+            hint = "one like 'image' or 'video'; text is no medium"
+            raise RowError("media kind is not a name", field="kind", value=self.kind, hint=hint)
         if sum(given is not None for given in (self.uri, self.content, self.frames)) != 1:
             raise RowError("media needs exactly one of a uri, its bytes and its frames", field="media", value=self.uri)
         if self.frames is not None:
@@ -119,6 +121,35 @@ class MediaRef:
             hint="give a path below data.root, encoded bytes, or data:image/...;base64,...",
         )
 
+    @classmethod
+    def of_json(cls, kind: MediaKind, value: Any, *, field: str = "media") -> MediaRef:
+        """Return a medium that is a record of its own, such as a drawing as its shapes: JSON text in UTF-8.
+
+        Args:
+            kind: its kind.
+            value: an object or a list.
+            field: where it stands, for the error.
+
+        Raises:
+            RowError: `value` is neither, or JSON has no form for something in it.
+        """
+        if not isinstance(value, Mapping | list):
+            raise RowError("json of a medium must be an object or a list", field=field, value=value)
+        try:
+            return cls(kind=kind, content=_json_bytes(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RowError("json of a medium cannot be written", field=field, hint=str(error)) from error
+
+    def json(self) -> Any:
+        """Return what `of_json` was given, None where `content` is not exactly what it makes of anything."""
+        if self.content is None or self.content[:1] not in (b"{", b"["):
+            return None
+        try:
+            value = json.loads(self.content)
+            return value if _json_bytes(value) == self.content else None
+        except (ValueError, RecursionError):
+            return None
+
     def data_uri(self, mime_type: str = "application/octet-stream") -> str:
         """Return `content` as a `data:` URI, the form in which JSON carries bytes."""
         assert self.content is not None, "only a reference that holds bytes becomes a data URI"
@@ -153,6 +184,10 @@ def _said_of(kind: MediaKind, raw: Mapping[str, Any], field: str) -> tuple[Any, 
     if end is None:
         raise RowError("clip has a start and no end", field=field, value=start, hint=f"give {pair[1]} in seconds")
     return 0.0 if start is None else start, end
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
 
 
 def _base64_bytes(text: str, field: str) -> bytes:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmalign.errors import DataError
+from mmalign.formats.media_columns import COLUMNS as MEDIA_COLUMNS
 
 _LARGEST_GROUP_BYTES = 128 * 1024**2
 _ROWS_READ_AT_ONCE = 32
@@ -24,6 +25,7 @@ _ROWS_READ_AT_ONCE = 32
 _PART = pa.struct([("type", pa.string()), ("text", pa.string())])
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(_PART))]))
 _MEDIUM = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_OF_SOME_KIND = [("kind", pa.string()), *_MEDIUM]
 _FACTS = [
     ("frames", pa.list_(pa.string())),
     ("sha256", pa.string()),
@@ -38,7 +40,7 @@ _RESPONSE = pa.struct(
         ("scores", pa.string()),
         ("critique", pa.string()),
         ("spans", pa.list_(_SPAN)),
-        ("media", pa.list_(pa.struct([("kind", pa.string()), *_MEDIUM, *_FACTS]))),
+        ("media", pa.list_(pa.struct([*_OF_SOME_KIND, *_FACTS]))),
         ("model", pa.string()),
         ("annotator", pa.string()),
     ]
@@ -48,9 +50,11 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "prompt": _MESSAGES,
     "images": pa.list_(_MEDIUM),
     "videos": pa.list_(_MEDIUM),
+    "media": pa.list_(pa.struct(_OF_SOME_KIND)),
     "chosen": _MESSAGES,
     "rejected": _MESSAGES,
     "completion": _MESSAGES,
+    "label": pa.bool_(),
     "margin": pa.float64(),
     "weight": pa.float64(),
     "difficulty": pa.float64(),
@@ -141,7 +145,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _media_bytes(row: dict[str, Any]) -> int:
     """Return how many bytes of encoded media a row holds: the part of it that can be large."""
     own = (medium for response in row.get("responses") or () for medium in response.get("media") or ())
-    return sum(len(medium["bytes"] or b"") for medium in (*row["images"], *row.get("videos", ()), *own))
+    listed = (medium for column in MEDIA_COLUMNS for medium in row.get(column, ()))
+    return sum(len(medium["bytes"] or b"") for medium in (*listed, *own))
 
 
 def _writer(path: Path, columns: list[str]) -> pq.ParquetWriter:

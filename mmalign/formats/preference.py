@@ -78,7 +78,9 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preference:
-    """A prompt, its media and K >= 1 responses, best first. K = 1 is a demonstration (SFT).
+    """A prompt, its media and K >= 1 responses, best first.
+
+    K = 1 is a demonstration (SFT), or, with a label, an answer that was judged by itself (KTO).
 
     Args:
         id: unique within its data set; tables of reference log-probs and reports refer to it.
@@ -86,6 +88,8 @@ class Preference:
         media: every medium of the prompt; `MediaPart.index` points here.
         responses: best first.
         ties: groups of neighbouring positions that are equally good, e.g. ((1, 2),).
+        label: how the only response was judged by itself: True good, False bad; None where nobody said. Of several
+            responses their order says it.
         margin: how much better the best is than the worst, in the annotator's unit.
         weight: weight of the row in the loss.
         difficulty: set by curricula; larger is harder.
@@ -98,6 +102,7 @@ class Preference:
     responses: tuple[Response, ...]
     media: tuple[MediaRef, ...] = ()
     ties: tuple[tuple[int, ...], ...] = ()
+    label: bool | None = None
     margin: float | None = None
     weight: float = 1.0
     difficulty: float | None = None
@@ -120,16 +125,10 @@ class Preference:
             raise RowError("weight must not be negative", field="weight", value=self.weight)
         self._require_media_match()
         self._require_order()
+        self._require_label()
 
     def _require_media_match(self) -> None:
-        used = [index for message in self.prompt for index in message.media_indices]
-        if sorted(used) != list(range(len(self.media))):
-            raise RowError(
-                f"placeholders and media do not match: {len(used)} placeholder(s), {len(self.media)} medium/media",
-                field="prompt",
-                value=used,
-                hint="every medium must be named by exactly one placeholder of the prompt",
-            )
+        require_media_match(self.prompt, self.media)
         for k, response in enumerate(self.responses):
             if response.media is not None and len(response.media) != len(self.media):
                 raise RowError(
@@ -149,6 +148,19 @@ class Preference:
             neighbours = len(group) > 1 and list(group) == list(range(group[0], group[0] + len(group)))
             if not neighbours or group[0] < 0 or group[-1] >= len(self.responses):
                 raise RowError("a tie must name neighbouring responses", field="ties", value=group)
+
+    def _require_label(self) -> None:
+        if self.label is None:
+            return
+        if not isinstance(self.label, bool):
+            raise RowError("label must be true or false", field="label", value=self.label)
+        if len(self.responses) > 1:
+            raise RowError(
+                "label judges one answer alone, and the row has several",
+                field="label",
+                value=len(self.responses),
+                hint="put the best first (chosen, rejected), or write one row an answer",
+            )
 
     @property
     def chosen(self) -> Response:
@@ -170,9 +182,30 @@ class Preference:
         return levels.index(levels[-1]) or min(1, len(levels) - 1)
 
     def levels(self) -> tuple[int, ...]:
-        """Return one integer per response: 0 for the best level, equal integers for ties."""
+        """Return one integer per response: 0 for the best level, equal integers for ties.
+
+        An only response that was judged bad is of level 1: below the good one that nobody wrote.
+        """
+        if self.label is False:
+            return (1,)
         tied_to_previous = {index for group in self.ties for index in group[1:]}
         levels: list[int] = []
         for k in range(len(self.responses)):
             levels.append(0 if k == 0 else levels[-1] + (k not in tied_to_previous))
         return tuple(levels)
+
+
+def require_media_match(prompt: tuple[Message, ...], media: tuple[MediaRef, ...]) -> None:
+    """Refuse a prompt whose placeholders do not name each of its media once.
+
+    Raises:
+        RowError: they do not.
+    """
+    used = [index for message in prompt for index in message.media_indices]
+    if sorted(used) != list(range(len(media))):
+        raise RowError(
+            f"placeholders and media do not match: {len(used)} placeholder(s), {len(media)} medium/media",
+            field="prompt",
+            value=used,
+            hint="every medium must be named by exactly one placeholder of the prompt",
+        )

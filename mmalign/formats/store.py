@@ -17,6 +17,8 @@ from typing import Any
 from mmalign.errors import DataError, RowError
 from mmalign.formats.columns import from_columns, to_columns
 from mmalign.formats.media import MediaRef
+from mmalign.formats.media_columns import COLUMN_OF
+from mmalign.formats.media_columns import COLUMNS as MEDIA_COLUMNS
 from mmalign.formats.parquet import ParquetRows, read_rows
 from mmalign.formats.preference import Preference
 
@@ -60,14 +62,14 @@ def to_line(preference: Preference, *, images: bool = True, columns: Columns = t
         RowError: a number is not finite or a text is not valid Unicode; neither may get into a JSON file.
     """
     row = columns(preference)
-    row["images"] = [_path_or_data_uri(struct) for struct in row["images"]]
     if not row["images"]:
         del row["images"]
-    if "videos" in row:
-        row["videos"] = [_path_or_data_uri(struct) for struct in row["videos"]]
+    for column in MEDIA_COLUMNS:
+        if column in row:
+            row[column] = [_in_json(medium) for medium in row[column]]
     for response in row.get("responses", ()):
         if "media" in response:
-            response["media"] = [_without_bytes(ref) for ref in response["media"]]
+            response["media"] = [_in_json(medium) for medium in response["media"]]
     line = json_line(row)
     return line if "images" in row or not images else line[:-1] + _NO_IMAGES
 
@@ -186,18 +188,31 @@ def _say_no_images(path: Path) -> None:
     os.replace(widened, path)
 
 
-def _path_or_data_uri(struct: dict[str, Any]) -> str | None:
-    """Return where a medium is; None for a list of frames, whose paths stand among its facts."""
-    content = struct["bytes"]
-    if content is None:
-        return struct["path"]
-    return MediaRef(kind="image", content=content).data_uri(mime_type(content))
+def _in_json(medium: dict[str, Any]) -> Any:
+    """Return a medium as JSON holds it: where it is, beside its kind and its facts where they stand with it.
 
-
-def _without_bytes(ref: dict[str, Any]) -> dict[str, Any]:
-    said = {name: value for name, value in ref.items() if value is not None and name != "bytes"}
-    where = _path_or_data_uri(ref)
+    A list of frames is nowhere: its paths stand among its facts.
+    """
+    where, said = _path_or_data_uri(medium), {name: medium[name] for name in medium if name not in ("bytes", "path")}
+    if "kind" not in medium:
+        return where
+    value = _json_of(medium)
+    if value is not None:
+        return said | {"json": value}
     return said if where is None else said | {"path": where}
+
+
+def _json_of(medium: dict[str, Any]) -> Any:
+    """Return the value whose JSON text a medium is, None where it is a file, or of a kind that others read as one."""
+    if medium["bytes"] is None or medium["kind"] in COLUMN_OF:
+        return None
+    return MediaRef(kind=medium["kind"], content=medium["bytes"]).json()
+
+
+def _path_or_data_uri(medium: dict[str, Any]) -> str | None:
+    if medium["bytes"] is None:
+        return medium["path"]
+    return MediaRef(kind="image", content=medium["bytes"]).data_uri(mime_type(medium["bytes"]))
 
 
 def mime_type(content: bytes) -> str:

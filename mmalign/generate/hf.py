@@ -1,125 +1,168 @@
-"""Answers of a model that is in memory, by transformers' own `generate`, many prompts at a time."""
+"""Answers of a model that is in memory, many at a time, every prompt computed once for all its answers."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch import nn
 
-from mmalign.engine.ragged_videos import ragged_videos
-from mmalign.engine.tokenise import PromptTree, Tokeniser
-from mmalign.engine.tree import collate_media
-from mmalign.errors import ConfigError
+from mmalign.engine.families import family_of
+from mmalign.engine.load import load_model
+from mmalign.engine.policy import Policy
+from mmalign.engine.tokenise import PromptTree, Tokeniser, load_processor
+from mmalign.errors import ModelError, RowError
+from mmalign.formats.media import MediaKind
 from mmalign.formats.preference import Preference
+from mmalign.formats.prompt import Prompt
+from mmalign.generate.answers import Generated, OnRefused
+from mmalign.generate.branches import Branch, Ends
+from mmalign.generate.plain import answer_plainly
+from mmalign.generate.sampling import GREEDY, Sampling, seed_of
+from mmalign.generate.shared_prefix import answer_shared
+from mmalign.modalities.fetch import MediaLimits
+
+__all__ = ["LocalSampler", "Sampling"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Args:
-        max_new_tokens: an answer that does not end by then is cut.
-        temperature: 0 takes the most probable token; 1 samples from the model's own distribution.
-        top_p: sample from the smallest set of tokens that has this probability.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ConfigError(
-                f"sampling needs max_new_tokens >= 1, temperature >= 0 and 0 < top_p <= 1, got {self.max_new_tokens}, "
-                f"{self.temperature} and {self.top_p}"
-            )
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments for `generate`. Every filter is named: model directories carry defaults of their own."""
-        common = {"max_new_tokens": self.max_new_tokens, "num_beams": 1, "repetition_penalty": 1.0}
-        if self.temperature == 0:
-            return {**common, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        return {**common, "do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-
-
-def answer(
-    model: nn.Module,
-    tokeniser: Tokeniser,
-    rows: Iterable[Preference],
-    sampling: Sampling,
-    *,
-    batch_size: int = 16,
-    seed: int = 0,
-    on_batch: Callable[[int], None] | None = None,
-) -> list[str]:
-    """Return the model's answer to the prompt of every row; the responses of the rows are not shown to it.
+class LocalSampler:
+    """A `Sampler` over a model in memory.
 
     Args:
-        model: transformers (or peft) model; left in the mode in which it came.
-        tokeniser: of the same model.
-        rows: prompts with their media.
-        batch_size: prompts per call of `generate`; answers do not depend on it when temperature is 0.
-        seed: every batch samples from `seed` + its number; the global random state is left alone.
-        on_batch: told the number of prompts done after every batch.
+        model: a policy, or a transformers or peft model; left in the mode in which it came.
+        tokeniser: of the same model; its `max_length` bounds prompts, and shrinks media to fit.
+        name: how rows call the model.
+        answers_at_once: answers that grow together.
+        shared_prefix: compute every prompt once for all its answers; None does so for every family that the engine
+            knows, False repeats it.
 
     Raises:
-        RowError: a row cannot be rendered or its media cannot be read.
+        ModelError: `shared_prefix` is asked of a model that the engine does not know.
     """
-    was_training = model.training
-    model.eval()
-    answers: list[str] = []
-    try:
-        for number, batch in enumerate(_batches(rows, batch_size)):
-            answers += _answer_batch(model, tokeniser, [tokeniser(row) for row in batch], sampling, seed + number)
-            if on_batch is not None:
-                on_batch(len(answers))
-    finally:
-        model.train(was_training)
-    return answers
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokeniser: Tokeniser,
+        *,
+        name: str = "",
+        answers_at_once: int = 16,
+        shared_prefix: bool | None = None,
+    ) -> None:
+        self.model = model.model if isinstance(model, Policy) else model
+        self.tokeniser, self.name, self.answers_at_once = tokeniser, name, answers_at_once
+        if shared_prefix and not tokeniser.family.known:
+            raise ModelError(
+                f"{tokeniser.family.name} cannot share a prompt among answers: {tokeniser.family.no_tree}; "
+                "leave shared_prefix out"
+            )
+        self.shares_prefix = tokeniser.family.known if shared_prefix is None else shared_prefix
+        self.tokens_made = 0
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        limits: Mapping[MediaKind, MediaLimits],
+        *,
+        max_length: int | None = None,
+        device: torch.device | str = "cpu",
+        answers_at_once: int = 16,
+        **how: Any,
+    ) -> LocalSampler:
+        """Load a model, or an adapter with its model, and its processor.
+
+        Args:
+            path: directory or hub id.
+            limits: of every kind of media.
+            max_length: bound on prompts in tokens.
+            how: as in `load_model`.
+        """
+        model = load_model(path, **how)
+        processor = load_processor(path, trust_remote_code=how.get("trust_remote_code", False))
+        tokeniser = Tokeniser(processor, family_of(model.config), limits, max_length=max_length)
+        movable = how.get("quantize") is None  # quantised models have their device
+        model = model.to(device) if movable else model
+        return cls(model, tokeniser, name=str(path), answers_at_once=answers_at_once)
+
+    def sample(
+        self,
+        prompts: Iterable[Prompt | Preference],
+        *,
+        n: int = 1,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+        on_refused: OnRefused | None = None,
+    ) -> Iterator[Generated]:
+        """Yield n answers for every prompt; see `answers.Sampler`."""
+        ends = Ends(self.tokeniser.tokenizer, self._end_ids(), sampling)
+        trees = self._tokenised(map(Prompt.of, prompts), sampling, on_refused)
+        for batch in _batches(trees, max(1, self.answers_at_once // n)):
+            branches = [
+                [Branch(seed_of(seed, prompt.id, number), tree.prompt_ids.tolist()) for number in range(n)]
+                for prompt, tree in batch
+            ]
+            self._answer([tree for _, tree in batch], branches, sampling, ends)
+            for (prompt, _), row in zip(batch, branches, strict=True):
+                self.tokens_made += sum(len(branch.ids) for branch in row)
+                yield Generated(prompt=prompt, samples=tuple(map(ends.sample, row)), model=self.name, seed=seed)
+
+    def _tokenised(
+        self, prompts: Iterable[Prompt], sampling: Sampling, on_refused: OnRefused | None
+    ) -> Iterator[tuple[Prompt, PromptTree]]:
+        for prompt in prompts:
+            try:
+                tree = self.tokeniser.prompt(prompt)
+                self._require_room(len(tree.prompt_ids), sampling)
+            except RowError as error:
+                if on_refused is None:
+                    raise
+                on_refused(prompt, error)
+                continue
+            yield prompt, tree
+
+    def _require_room(self, prompt_tokens: int, sampling: Sampling) -> None:
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if context is not None and prompt_tokens + sampling.max_new_tokens > context:
+            raise RowError(
+                "prompt leaves no room for an answer",
+                field="prompt",
+                value=prompt_tokens,
+                hint=f"the model's context is {context} tokens and an answer may take {sampling.max_new_tokens}; lower "
+                "data.max_length, which shrinks media and drops old turns, or sampling.max_new_tokens",
+            )
+
+    def _answer(
+        self, trees: Sequence[PromptTree], branches: Sequence[Sequence[Branch]], sampling: Sampling, ends: Ends
+    ) -> None:
+        way = answer_shared if self.shares_prefix else answer_plainly
+        how = {"pad_id": self.tokeniser.pad_id, "at_once": self.answers_at_once}
+        with torch.no_grad(), _evaluating(self.model):
+            way(self.model, self.tokeniser.family, trees, branches, sampling, ends, **how)
+
+    def _end_ids(self) -> list[int]:
+        """Return every token that ends an answer: by the model's own settings, its tokenizer, its chat template."""
+        own = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = [*(own if isinstance(own, list) else [own])]
+        ids += [self.tokeniser.tokenizer.eos_token_id, self.tokeniser.turn_end_id]
+        return [token for token in ids if token is not None]
 
 
-def _batches(rows: Iterable[Preference], size: int) -> Iterator[list[Preference]]:
-    iterator = iter(rows)
+def _batches(items: Iterable[tuple[Prompt, PromptTree]], size: int) -> Iterator[list[tuple[Prompt, PromptTree]]]:
+    iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
 
 
-@torch.no_grad()
-def _answer_batch(
-    model: nn.Module, tokeniser: Tokeniser, trees: Sequence[PromptTree], sampling: Sampling, seed: int
-) -> list[str]:
-    device = next(model.parameters()).device
-    inputs = {name: tensor.to(device) for name, tensor in _inputs(trees, tokeniser).items()}
-    inner = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ragged_videos(inner):
-        torch.manual_seed(seed)
-        ids = model.generate(**inputs, **sampling.arguments(), pad_token_id=tokeniser.pad_id)
-    new_ids = ids[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in tokeniser.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
-
-
-def _inputs(trees: Sequence[PromptTree], tokeniser: Tokeniser) -> dict[str, Tensor]:
-    """Return what `generate` takes: prompts padded on the left, media put together in the order of the rows."""
-    prompts = [tree.prompt_ids for tree in trees]
-    per_token = {name: [_extra(tree, name) for tree in trees] for name in ("mm_token_type_ids", "token_type_ids")}
-    media, _ = collate_media([tree.media for tree in trees], tokeniser.family)
-    return {
-        "input_ids": _left_padded(prompts, tokeniser.pad_id),
-        "attention_mask": _left_padded([torch.ones_like(prompt) for prompt in prompts], 0),
-        **{name: _left_padded(rows, 0) for name, rows in per_token.items() if all(row is not None for row in rows)},
-        **media,
-    }
-
-
-def _extra(tree: PromptTree, name: str) -> Tensor | None:
-    return tree.mm_token_type_ids if name == "mm_token_type_ids" else tree.prompt_extra.get(name)
-
-
-def _left_padded(rows: Sequence[Tensor], fill: int) -> Tensor:
-    longest = max(len(row) for row in rows)
-    return torch.stack([pad(row, (longest - len(row), 0), value=fill) for row in rows])
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

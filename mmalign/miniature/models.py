@@ -29,6 +29,9 @@ FAMILIES: tuple[str, ...] = tuple(families.FAMILIES)
 TEXT_FAMILIES: tuple[str, ...] = tuple(name for name, family in families.FAMILIES.items() if family.processor is None)
 VISION_FAMILIES: tuple[str, ...] = tuple(name for name in FAMILIES if name not in TEXT_FAMILIES)
 
+BUILT_IN = "miniature/"
+"""What stands before the name of a family where a model is named, in recipes and on the command line."""
+
 
 def save(
     name: str,

@@ -7,7 +7,7 @@ files in the decoder's process (`decoder_child.py`), for pictures in a folder in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,9 +15,6 @@ from PIL import Image
 
 from mmalign.modalities.pixels import bounded_size, resized, sharpness
 from mmalign.modalities.sampling import EQUAL_PARTS, Part, Sampling, Timeline, Window, part_of, windows
-
-MOST_CLIP_BYTES = 2 << 30
-"""What the frames of one clip may need when they are decoded and resized."""
 
 _MOST_THUMBNAIL_BYTES = 512 << 20
 
@@ -58,7 +55,10 @@ class FrameBounds(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Want:
-    """What is asked of a file: which frames, how large, and what is too much."""
+    """What is asked of a file: which frames, how large, and what is too much.
+
+    Half of `decode_memory_bytes` may be the frames that are taken; the rest is for decoding them.
+    """
 
     sampling: Sampling
     span_s: tuple[float, float] | None
@@ -69,6 +69,7 @@ class Want:
     max_decoded_pixels: int
     max_aspect_ratio: float
     max_frames: int
+    decode_memory_bytes: int
 
 
 class FrameReader(Protocol):
@@ -82,8 +83,21 @@ class FrameReader(Protocol):
         """Yield the frames with these numbers (ascending, each once) as upright 8-bit RGB, decoding lazily."""
 
 
-class Shape(NamedTuple):
-    """What `take` gives: frames, width and height after resizing, and facts of the file; `ClipShape` says which."""
+@dataclass(frozen=True, kw_only=True)
+class ClipShape:
+    """What `take` is going to return, known without decoding.
+
+    Args:
+        frames, width, height: of the decoded clip, upright and resized.
+        source_fps: frames per second of the file (of a folder of frames: as if one second each).
+        source_frames: number of frames of the whole file.
+        duration_s: time that the frames stand for: the part that is meant, for sampling "uniform" and "fps"; otherwise,
+            and for frames that a row lists, as many times their mean distance as there are frames.
+        source_width, source_height: of the frames of the file, upright.
+        timestamps_s: when each frame is shown, in seconds since the first frame of the file. Frames that are chosen by
+            sharpness are known when they are decoded only; until then here stand the middles of what they are chosen
+            from.
+    """
 
     frames: int
     width: int
@@ -93,22 +107,21 @@ class Shape(NamedTuple):
     duration_s: float
     source_width: int
     source_height: int
+    timestamps_s: tuple[float, ...]
 
 
 class _Plan(NamedTuple):
-    """What is going to be taken: its shape, a window a frame unless frames are listed, and when they are shown."""
+    """What is going to be taken: its shape, and a window a frame unless frames are listed."""
 
-    shape: Shape
+    shape: ClipShape
     windows: list[Window]
-    times_s: list[float]
 
 
 class Taken(NamedTuple):
-    """What a reader gave: shape and facts, numbers and times of the frames, their pixels uint8 [F, H, W, 3]."""
+    """What a reader gave: shape and facts, numbers of the frames, their pixels uint8 [F, H, W, 3]."""
 
-    shape: Shape
+    shape: ClipShape
     indices: list[int]
-    times_s: list[float]
     frames: np.ndarray
 
 
@@ -120,14 +133,9 @@ class Thumbnails(NamedTuple):
     fps: float
 
 
-def shape_of(reader: FrameReader, want: Want) -> Shape:
+def shape_of(reader: FrameReader, want: Want) -> ClipShape:
     """Return the shape of what `take` returns, without decoding more than the reader has."""
     return _plan(reader, want).shape
-
-
-def times_of(reader: FrameReader, want: Want) -> list[float]:
-    """Return when the frames that `take` returns are shown; by sharpness, the middle of what each is chosen from."""
-    return _plan(reader, want).times_s
 
 
 def take(reader: FrameReader, want: Want) -> Taken:
@@ -136,10 +144,11 @@ def take(reader: FrameReader, want: Want) -> Taken:
     Raises:
         Refused: the file is broken or too large.
     """
-    shape, chosen, _ = _plan(reader, want)
+    shape, chosen = _plan(reader, want)
     frames = np.empty((shape.frames, shape.height, shape.width, 3), dtype=np.uint8)
     indices = _fill(frames, reader, chosen) if want.frame_indices is None else _fill_listed(frames, reader, want)
-    return Taken(shape, indices, [float(reader.timeline.times_s[index]) for index in indices], frames)
+    times_s = tuple(float(reader.timeline.times_s[index]) for index in indices)
+    return Taken(replace(shape, timestamps_s=times_s), indices, frames)
 
 
 def thumbnails(reader: FrameReader, width: int, height: int) -> Thumbnails:
@@ -190,21 +199,32 @@ def _plan(reader: FrameReader, want: Want) -> _Plan:
     chosen = [] if want.frame_indices is not None else windows(timeline, part, want.sampling)
     count = len(chosen) or _listed(timeline, want)
     width, height = frame_size(reader.width, reader.height, count, want)
-    if 3 * count * width * height > MOST_CLIP_BYTES:
-        hint = f"{count:,} frames of {width} x {height} are more than 2 GiB; take fewer, or lower max_pixels"
+    if 3 * count * width * height > want.decode_memory_bytes // 2:
+        bound = f"half of decode_memory_gb = {want.decode_memory_bytes / 1e9:g}"
+        hint = f"{count:,} frames of {width} x {height} are more than {bound}; take fewer, or lower max_pixels"
         raise Refused("needs too much memory", hint)
     times_s = _planned_times(timeline, want, chosen)
-    facts = (timeline.fps, len(timeline), _stands_for_s(timeline, part, want, times_s))
-    return _Plan(Shape(count, width, height, *facts, reader.width, reader.height), chosen, times_s)
+    shape = ClipShape(
+        frames=count,
+        width=width,
+        height=height,
+        source_fps=timeline.fps,
+        source_frames=len(timeline),
+        duration_s=_stands_for_s(timeline, part, want, times_s),
+        source_width=reader.width,
+        source_height=reader.height,
+        timestamps_s=times_s,
+    )
+    return _Plan(shape, chosen)
 
 
-def _planned_times(timeline: Timeline, want: Want, chosen: list[Window]) -> list[float]:
+def _planned_times(timeline: Timeline, want: Want, chosen: list[Window]) -> tuple[float, ...]:
     if want.frame_indices is not None:
-        return [float(timeline.times_s[index]) for index in want.frame_indices]
-    return [float(timeline.times_s[min(round(window.centre), window.stop - 1)]) for window in chosen]
+        return tuple(float(timeline.times_s[index]) for index in want.frame_indices)
+    return tuple(float(timeline.times_s[min(round(window.centre), window.stop - 1)]) for window in chosen)
 
 
-def _stands_for_s(timeline: Timeline, part: Part, want: Want, times_s: list[float]) -> float:
+def _stands_for_s(timeline: Timeline, part: Part, want: Want, times_s: tuple[float, ...]) -> float:
     """Return the time that frames stand for, so that their number over it is their rate.
 
     Frames out of equal parts stand for the whole. Others are told by where they lie: n frames of which the first and

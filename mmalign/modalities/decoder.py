@@ -22,13 +22,7 @@ from typing import Any
 import numpy as np
 
 from mmalign.errors import DataError
-from mmalign.modalities.clips import Refused, Shape, Taken, Thumbnails, Want, too_slow
-
-MEMORY_BYTES = 4 << 30
-"""What a child may allocate."""
-
-MOST_PIPED_BYTES = MEMORY_BYTES // 4
-"""Longest file that is sent to a child as bytes: it holds them while it decodes."""
+from mmalign.modalities.clips import ClipShape, Refused, Taken, Thumbnails, Want, too_slow
 
 _CLIPS_PER_CHILD = 300
 _START_TIMEOUT_S = 60.0
@@ -43,16 +37,20 @@ _PROGRAM = (
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def shape(path: str | None, content: bytes, want: Want, timeout_s: float) -> tuple[Shape, list[float]]:
-    """Return shape and times of what `take` gives, decoding no more than one frame; arguments and errors as `ask`."""
+def shape(path: str | None, content: bytes, want: Want, timeout_s: float) -> ClipShape:
+    """Return the shape of what `take` gives, decoding no more than one frame; arguments and errors as `ask`."""
     header, _ = ask("shape", path, content, want, timeout_s)
-    return Shape(*header["shape"]), header["times_s"]
+    return _shape_from(header)
 
 
 def take(path: str | None, content: bytes, want: Want, timeout_s: float) -> Taken:
     """Return the frames of a file; arguments and errors as `ask`."""
     header, frames = ask("frames", path, content, want, timeout_s)
-    return Taken(Shape(*header["shape"]), header["indices"], header["times_s"], frames)
+    return Taken(_shape_from(header), header["indices"], frames)
+
+
+def _shape_from(header: dict[str, Any]) -> ClipShape:
+    return ClipShape(**{**header["shape"], "timestamps_s": tuple(header["shape"]["timestamps_s"])})
 
 
 def thumbnails(
@@ -73,7 +71,7 @@ def ask(verb: str, path: str | None, content: bytes, want: Want, timeout_s: floa
         verb: "shape", "frames" or "thumbnails".
         path: of the file, None when `content` is the file.
         content: the file when there is no path.
-        want: which frames, how large.
+        want: which frames, how large, and what the child may allocate.
         timeout_s: longest time the answer may take.
         more: what else the verb needs.
 
@@ -85,9 +83,9 @@ def ask(verb: str, path: str | None, content: bytes, want: Want, timeout_s: floa
     request = {"verb": verb, "path": path, "want": dataclasses.asdict(want), **more}
     with _lock:
         for uses_decord in (True, False):
-            if _child is None or _child.clips >= _CLIPS_PER_CHILD:
+            if _child is None or not _child.serves(want.decode_memory_bytes):
                 close()
-                _child = _Child()
+                _child = _Child(want.decode_memory_bytes)
             try:
                 return _child.ask({**request, "uses_decord": uses_decord}, content, timeout_s)
             except Refused:
@@ -118,11 +116,11 @@ class _Ended(Exception):  # noqa: N818
 
 
 class _Child:
-    """One process of the decoder, and how many clips it was asked for."""
+    """One process of the decoder, what it may allocate, and how many clips it was asked for."""
 
-    def __init__(self) -> None:
-        self.clips = 0
-        command = [sys.executable, "-c", _PROGRAM, json.dumps([str(place) for place in sys.path]), str(MEMORY_BYTES)]
+    def __init__(self, memory_bytes: int) -> None:
+        self.clips, self._memory_bytes = 0, memory_bytes
+        command = [sys.executable, "-c", _PROGRAM, json.dumps([str(place) for place in sys.path]), str(memory_bytes)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -144,6 +142,10 @@ class _Child:
         except BaseException:
             self.end()
             raise
+
+    def serves(self, memory_bytes: int) -> bool:
+        """Tell whether it is fit for another clip, within this memory."""
+        return self.clips < _CLIPS_PER_CHILD and self._memory_bytes == memory_bytes
 
     def ask(self, request: dict[str, Any], content: bytes, timeout_s: float) -> Answer:
         self.clips += 1
@@ -190,7 +192,7 @@ class _Child:
                 left = left[self._process.stdin.write(left) :]
         header = self._header()
         if header["number"] != self.clips:
-            raise EOFError
+            raise _Ended(timed_out=False, how="it answered another question")
         if "pixels" not in header:
             return header, None
         pixels = np.empty(header["pixels"], dtype=np.uint8)

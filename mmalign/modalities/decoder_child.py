@@ -7,6 +7,7 @@ followed by the bytes of the file when it comes as bytes; an answer is a line of
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import faulthandler
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mmalign.modalities.animation import Animation, is_animation
-from mmalign.modalities.clips import FrameReader, Refused, Want, shape_of, take, thumbnails, times_of
+from mmalign.modalities.clips import FrameReader, Refused, Want, shape_of, take, thumbnails
 from mmalign.modalities.sampling import Sampling
 from mmalign.modalities.video_file import VideoFile
 
@@ -81,12 +82,12 @@ def answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], np.
         want = _want(request["want"])
         reader = _reader(content if request["path"] is None else request["path"], want, request["uses_decord"])
         if request["verb"] == "shape":
-            return {"shape": shape_of(reader, want), "times_s": times_of(reader, want)}, None
+            return {"shape": dataclasses.asdict(shape_of(reader, want))}, None
         if request["verb"] == "thumbnails":
             frames, times_s, fps = thumbnails(reader, request["width"], request["height"])
             return {"times_s": times_s, "fps": fps}, frames
         taken = take(reader, want)
-        return {"shape": taken.shape, "indices": taken.indices, "times_s": taken.times_s}, taken.frames
+        return {"shape": dataclasses.asdict(taken.shape), "indices": taken.indices}, taken.frames
     except Refused as refused:
         return {"refused": refused.rule, "hint": refused.hint}, None
     except MemoryError:

@@ -134,7 +134,8 @@ def perturb(image: Image.Image, how: str, *, seed: int, strength: float = 0.5) -
 
     Args:
         image: 8-bit RGB.
-        how: "crop" (a window with 1 - strength of the area), "blur", "noise" (a diffusion step), "blank" (mean colour).
+        how: "crop" (a window with 1 - strength of the area), "blur", "noise" (a diffusion step), "blank" (mean colour),
+            "black", "static" (values drawn evenly).
         seed: the same seed gives the same picture.
         strength: 0 < strength <= 1 (< 1 for "crop").
 

@@ -82,13 +82,13 @@ def order_of(count: int, how: str, seed: int, strength: float) -> np.ndarray:
 
 
 def changed(frames: np.ndarray, how: str, seed: int, strength: float) -> np.ndarray:
-    """Return all frames changed as pictures are: the same window of each is cut, each gets noise of its own.
+    """Return all frames changed as pictures are: the same window of each is cut, each gets chances of its own.
 
     Args:
         frames: uint8 [F, H, W, 3].
         how: of `pixels.PERTURBATIONS`.
     """
-    one_for_all = how != "noise"
+    one_for_all = how not in ("noise", "static")
     generators = (np.random.default_rng([seed, 0 if one_for_all else place]) for place in range(len(frames)))
     return np.stack(
         [

@@ -131,9 +131,33 @@ def _blank(image: Image.Image, generator: np.random.Generator, strength: float) 
     return Image.blend(image, plain, strength)
 
 
+def _black(image: Image.Image, generator: np.random.Generator, strength: float) -> Image.Image:
+    """Fade towards black; nothing is left at strength 1."""
+    return Image.blend(image, Image.new("RGB", image.size), strength)
+
+
+def _static(image: Image.Image, generator: np.random.Generator, strength: float) -> Image.Image:
+    """Fade towards a picture each value of which is drawn evenly from all; nothing else is left at strength 1."""
+    drawn = generator.integers(0, 256, (image.height, image.width, 3), dtype=np.uint8)
+    return Image.blend(image, Image.fromarray(drawn), strength)
+
+
+def diffusion_strength(step: int, steps: int = 1000) -> float:
+    """Return the strength of "noise" after so many of the steps of a diffusion whose rates follow a sigmoid.
+
+    That is 1 minus the product of 1 - rate, rates from 1e-5 to 5e-3 along sigmoid(-6) to sigmoid(6).
+
+    Source: POVID, arXiv:2402.11411, as in the authors' code.
+    """
+    rates = 1e-5 + (5e-3 - 1e-5) / (1 + np.exp(-np.linspace(-6.0, 6.0, steps)))
+    return float(1 - np.prod(1 - rates[: step + 1]))
+
+
 PERTURBATIONS: dict[str, Callable[[Image.Image, np.random.Generator, float], Image.Image]] = {
     "crop": _crop,
     "blur": _blur,
     "noise": _noise,
     "blank": _blank,
+    "black": _black,
+    "static": _static,
 }

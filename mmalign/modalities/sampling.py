@@ -59,6 +59,20 @@ class Sampling:
         if not self.fps > 0 or self.frames < 1:
             raise ConfigError(f"sampling needs fps > 0 and frames >= 1, got fps={self.fps}, frames={self.frames}")
 
+    @classmethod
+    def of(cls, policy: Policy, *, frames: int, fps: float | None = None) -> Sampling:
+        """Return a policy as a person names it; without a rate `fps` takes its default.
+
+        Raises:
+            ConfigError: as above, or a rate is given to a policy that knows none.
+        """
+        if fps is None:
+            return cls(policy=policy, frames=frames)
+        made = cls(policy=policy, frames=frames, fps=fps)
+        if policy != "fps":
+            raise ConfigError(f"fps {fps:g} is not read by sampling {policy!r}; leave it out, or use sampling fps")
+        return made
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Timeline:

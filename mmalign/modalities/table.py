@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mmalign.errors import ConfigError
+from mmalign.errors import ConfigError, RowError
 from mmalign.formats.media import MediaKind
 from mmalign.modalities import image, video
 from mmalign.modalities.fetch import MediaLimits
@@ -19,10 +19,11 @@ class Modality(NamedTuple):
 
     Args:
         limits: a frozen dataclass of what a medium may be; every field has a default.
-        check: reference, limits -> shape of what `load` returns; refuses bad media, decoding as little as that takes.
+        check: reference, limits -> shape of what `load` returns, (width, height) or a frozen dataclass; refuses bad
+            media, decoding as little as that takes.
         load: reference, limits -> decoded medium, ready for a processor.
         messages: reference -> content part of a chat template.
-        render: reference, limits -> something a person can look at, as a `data:` URI.
+        render: reference, limits, most pixels -> a picture for people to look at, as a `data:` URI.
         perturb: decoded medium, how, seed, strength -> the same with some of its content hidden.
         playable: reference, limits -> moving pictures as a `data:` URI, None for a medium too long for them; the verb
             itself is None where nothing moves.
@@ -45,9 +46,15 @@ MODALITIES: dict[MediaKind, Modality] = {
 }
 
 
-def limits_below(
-    root: Any, *, own: Mapping[MediaKind, Mapping[str, Any]] | None = None, **common: Any
-) -> dict[MediaKind, MediaLimits]:
+class LimitsByKind(dict[MediaKind, MediaLimits]):
+    """Limits of every kind of media; asking for those of a kind that no module reads is a reason to refuse the row."""
+
+    def __missing__(self, kind: MediaKind) -> MediaLimits:
+        hint = f"there are {', '.join(self)}; docs/modalities.md adds one"
+        raise RowError("no modality reads this kind of media", field="media", value=kind, hint=hint)
+
+
+def limits_below(root: Any, *, own: Mapping[MediaKind, Mapping[str, Any]] | None = None, **common: Any) -> LimitsByKind:
     """Return the limits of every kind of media, so that a caller need not know the kinds.
 
     Args:
@@ -66,7 +73,7 @@ def limits_below(
     if not common.keys() <= known:
         unknown = min(common.keys() - known)
         raise ConfigError(f"no kind of media has a limit {unknown!r}; there are {', '.join(sorted(known))}")
-    made = {}
+    made = LimitsByKind()
     for kind, row in MODALITIES.items():
         shared = {name: value for name, value in common.items() if name in fields[kind]}
         made[kind] = row.limits(root=root, **{**shared, **(own or {}).get(kind, {})})

@@ -15,7 +15,7 @@ import numpy as np
 from mmalign.errors import ConfigError
 from mmalign.formats.media import MediaRef
 from mmalign.modalities import motion, showing, video_source
-from mmalign.modalities.clips import Thumbnails
+from mmalign.modalities.clips import ClipShape, Thumbnails
 from mmalign.modalities.fetch import MediaLimits
 from mmalign.modalities.sampling import Sampling, spread_over
 
@@ -35,6 +35,7 @@ class VideoLimits(MediaLimits):
         max_aspect_ratio: longer side of a frame over its shorter side.
         max_frames: longest list of frame indices a row may carry.
         decode_timeout_s: longest time one file may take to decode.
+        decode_memory_bytes: what the process that decodes may allocate; half of it may be the frames that are taken.
         cache_dir, cache_max_bytes: decoded frames are kept there; None keeps none.
     """
 
@@ -47,43 +48,19 @@ class VideoLimits(MediaLimits):
     max_aspect_ratio: float = 200.0
     max_frames: int = 4096
     decode_timeout_s: float = 60.0
+    decode_memory_bytes: int = 4 * 10**9
     cache_dir: str | None = None
     cache_max_bytes: int = 20 * 10**9
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("min_pixels", "max_pixels", "max_total_pixels", "decode_timeout_s", "cache_max_bytes"):
+        bounds = ("min_pixels", "max_pixels", "max_total_pixels")
+        for name in (*bounds, "decode_timeout_s", "decode_memory_bytes", "cache_max_bytes"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"data.video.{name} must be positive, got {value}")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ConfigError(f"data.video.min_pixels {self.min_pixels} exceeds max_pixels {self.max_pixels}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipShape:
-    """What `load` is going to return, known without decoding.
-
-    Args:
-        frames, width, height: of the decoded clip, upright and resized.
-        source_fps: frames per second of the file (of a folder of frames: as if one second each).
-        source_frames: number of frames of the whole file.
-        duration_s: time that the frames stand for: the part that is meant, for sampling "uniform" and "fps"; otherwise,
-            and for frames that a row lists, as many times their mean distance as there are frames.
-        source_width, source_height: of the frames of the file, upright.
-        timestamps_s: when each frame is shown, in seconds since the first frame of the file. Frames that are chosen by
-            sharpness are known when they are decoded only; here stand the middles of what they are chosen from.
-    """
-
-    frames: int
-    width: int
-    height: int
-    source_fps: float
-    source_frames: int
-    duration_s: float
-    source_width: int
-    source_height: int
-    timestamps_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +90,7 @@ def check(ref: MediaRef, limits: VideoLimits, *, field: str = "video") -> ClipSh
     Raises:
         RowError: the video is missing, out of bounds, of no known format, without pictures, or broken.
     """
-    shape, times_s = video_source.shape(ref, limits, video_source.want_of(ref, limits), field)
-    return ClipShape(**shape._asdict(), timestamps_s=tuple(times_s))
+    return video_source.shape(ref, limits, video_source.want_of(ref, limits), field)
 
 
 def load(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None, *, field: str = "video") -> Clip:
@@ -130,7 +106,7 @@ def load(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None, *, f
     return Clip(
         frames=taken.frames,
         indices=tuple(taken.indices),
-        timestamps_s=tuple(taken.times_s),
+        timestamps_s=taken.shape.timestamps_s,
         source_fps=taken.shape.source_fps,
         source_frames=taken.shape.source_frames,
         duration_s=taken.shape.duration_s,
@@ -179,7 +155,8 @@ def perturb(clip: Clip, how: str, *, seed: int, strength: float = 0.5) -> Clip:
     Args:
         clip: F frames.
         how: in time "reverse" or "shuffle" (blocks of frames change places), "drop" (frames are left out), "freeze"
-            (one frame is held); in space "crop", "blur", "noise", "blank" as for pictures, one window for all frames.
+            (one frame is held); in space "crop", "blur", "noise", "blank", "black", "static" as for pictures, one
+            window for all frames.
         seed: the same seed gives the same clip.
         strength: 0 < strength <= 1 (< 1 for "crop"); in time the number of blocks, of dropped or of held frames is
             round(strength * F), at least 2 blocks, 1 dropped and 2 held frames, so that no clip stays as it was.

@@ -22,8 +22,9 @@ from mmalign.modalities.sampling import Timeline
 _DECORDS_OWN = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 """Containers in which decord finds the frames it is asked for. In MPEG-TS it gives others; of AVI it has no times."""
 
-_DECORDS_MOST_BYTES = 512 << 20
-"""decord decodes ahead of a slow reader without bound: all frames of the file may lie in memory at once."""
+_DECORDS_SHARE = 8
+"""decord decodes ahead of a slow reader without bound: all frames of the file may lie in memory at once, and are to
+fill no more than one part in so many of it."""
 
 _SAME_TIME_S = 0.005
 """decord keeps times as 32-bit floats."""
@@ -64,8 +65,9 @@ class VideoFile:
     def _is_for_decord(self) -> bool:
         """True for files in which decord finds the right frames, upright, in bounded memory."""
         size_bytes = 3 * self.width * self.height * len(self.timeline)
+        is_small = size_bytes <= self._want.decode_memory_bytes // _DECORDS_SHARE
         # decord turns pictures itself, but those on their side come out in a wrong shape.
-        return self._container_name in _DECORDS_OWN and self._turns == 0 and size_bytes <= _DECORDS_MOST_BYTES
+        return self._container_name in _DECORDS_OWN and self._turns == 0 and is_small
 
     def read(self, indices: Sequence[int]) -> Iterator[Image.Image]:
         """Yield the frames with these numbers, ascending, upright and as RGB."""

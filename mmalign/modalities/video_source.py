@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.modalities import clip_cache, clips, decoder
-from mmalign.modalities.clips import Refused, Shape, Taken, Thumbnails, Want
+from mmalign.modalities.clips import ClipShape, Refused, Taken, Thumbnails, Want
 from mmalign.modalities.fetch import is_local, local_path, read_bytes, shown
 from mmalign.modalities.frame_files import FrameFiles, frame_refs
 from mmalign.modalities.image import ImageLimits
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from mmalign.modalities.video import VideoLimits
 
 
+_SHARE_OF_A_FILE = 4
+"""The decoder holds a file that is sent as bytes while it decodes: it may fill one part in so many of its memory."""
+
 _MOST_SHAPES = 4096
-_shapes: dict[tuple[Any, Want], tuple[Shape, list[float]]] = {}
+_shapes: dict[tuple[Any, Want], ClipShape] = {}
 """What the decoder said of files: rows that are bounded in length ask before every reading, cached frames or not."""
 
 
@@ -39,6 +42,7 @@ def want_of(ref: MediaRef, limits: VideoLimits, max_pixels: int | None = None) -
         max_decoded_pixels=limits.max_decoded_pixels,
         max_aspect_ratio=limits.max_aspect_ratio,
         max_frames=limits.max_frames,
+        decode_memory_bytes=limits.decode_memory_bytes,
     )
 
 
@@ -57,12 +61,13 @@ def _source(ref: MediaRef, limits: VideoLimits, field: str) -> tuple[str | None,
     """Return the path of a file, or its bytes when it has none."""
     if is_local(ref):
         return local_path(ref, limits, field=field), b""
-    bounded = dataclasses.replace(limits, max_file_bytes=min(limits.max_file_bytes, decoder.MOST_PIPED_BYTES))
+    most_bytes = limits.decode_memory_bytes // _SHARE_OF_A_FILE
+    bounded = dataclasses.replace(limits, max_file_bytes=min(limits.max_file_bytes, most_bytes))
     return None, read_bytes(ref, bounded, field=field)
 
 
-def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Shape, list[float]]:
-    """Return the shape of what `take` takes and when its frames are shown, as far as that is known without decoding.
+def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> ClipShape:
+    """Return the shape of what `take` takes.
 
     Raises:
         RowError: the video is refused.
@@ -73,7 +78,7 @@ def shape(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[S
             return _shape_of_file(_verified(ref, limits, field), want, limits.decode_timeout_s)
         reader = _reader_of(pictures, limits, field)
         reader.require(clips.candidates(reader, want))
-        return clips.shape_of(reader, want), clips.times_of(reader, want)
+        return clips.shape_of(reader, want)
 
 
 def take(ref: MediaRef, limits: VideoLimits, want: Want, field: str) -> tuple[Taken, str]:
@@ -124,7 +129,7 @@ def _reader_of(pictures: list[MediaRef], limits: VideoLimits, field: str) -> Fra
     return FrameFiles(pictures, _of_pictures(limits), timeout_s=limits.decode_timeout_s, field=field)
 
 
-def _shape_of_file(source: tuple[str | None, bytes], want: Want, timeout_s: float) -> tuple[Shape, list[float]]:
+def _shape_of_file(source: tuple[str | None, bytes], want: Want, timeout_s: float) -> ClipShape:
     """Return the shape of a file; it is asked of the decoder once, and again when the file changed."""
     path, content = source
     key = (hashlib.sha256(content).digest() if path is None else _facts(path), want)

@@ -9,7 +9,8 @@ Read in this order:
     links.py targets.py                 right and wrong: from scores to a loss; q: how far the label is believed
     pairwise.py weights.py              a pair is a group of two: score, compare, believe, weigh, average
     rules.py noise.py                   weights, factors and targets found for every pair
-    batchwise.py batch_beta.py          what reads the whole step, or remembers the steps before
+    unpaired.py                         answers judged one by one
+    batchwise.py batch_beta.py seen.py  what reads the whole step, or remembers the steps before
     listwise.py terms.py                whole lists; likelihoods, and what every part of a loss is asked
     preset.py presets*.py options.py    for each paper, the parts it is made of; every option once
     compose.py metrics.py               from a recipe to one loss, and what is logged about it

@@ -6,6 +6,7 @@ What "the batch" of a paper is, is here everything that one optimiser step sees,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +14,20 @@ from torch import Tensor
 from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.comparison import GroupFacts, pair_index
 from mmalign.objectives.pairwise import PairRule, Pairs, Pairwise, Survey
+from mmalign.objectives.seen import mean_seen, nothing_seen, with_rewards
 from mmalign.objectives.terms import Memory, StepFacts
 from mmalign.objectives.weights import shared_weight
 
 
 @dataclass(frozen=True, kw_only=True)
 class SortedPairwise(Pairwise):
-    """Distributions in place of pairs: the i-th smallest of one quantity against the i-th smallest of another.
+    """Distributions in place of pairs: one sorted quantity against another, quantile by quantile.
 
     Paired: policy margins S(better) - S(worse) against the reference's, so that the policy's margins dominate as a
-    distribution. Unpaired: R of better responses against R of worse ones. A micro-batch holds some of the step's pairs;
-    each finds its opponent in the sorted survey, and the opponent passes no gradient here but in its own micro-batch.
+    distribution. Unpaired: R of better responses against R of worse ones. Pairs that count alike meet one opponent
+    each, that of their own rank; where weights differ, a pair meets all whose share of the distribution overlaps its
+    own. A micro-batch holds some of the step's pairs; each finds its opponents in the survey, and they pass no gradient
+    here but in their own micro-batch.
 
     Args:
         paired: which of the two.
@@ -33,21 +37,25 @@ class SortedPairwise(Pairwise):
     whole_step = True
 
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
-        """Return [B]: the losses of the group's places in the sort, in equal shares of its weight."""
+        """Return [B]: the losses of the meetings of the group's pairs, each with the weight that meets in it."""
         mine = self._columns(policy, reference, facts)
-        first, second = step.survey[:, 0].to(mine), step.survey[:, 1].to(mine)
+        meeting = meetings(*step.survey.unbind(1))
+        first, second, _ = step.survey.to(mine).unbind(1)
         here = slice(step.start, step.start + len(mine))
-        losses = self._losses(mine[:, 0], _opponents(first, second, here))
+        losses = self._met(mine[:, 0], second, meeting, here)
         if not self.paired:
             # Every meeting shows twice, once from each side; the half has its value, twice the half its gradient.
-            met = 0.5 * (losses + self._losses(_opponents(second, first, here), mine[:, 1]))
+            other = self._met(mine[:, 1], first, meeting.turned(), here, turned=True)
+            met = 0.5 * (losses + other)
             losses = 2 * met - met.detach()
-        index = pair_index(facts, self.pairs)
-        return index.group_sums(shared_weight(index, facts) * losses)
+        return pair_index(facts, self.pairs).group_sums(losses)
 
     def survey(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
-        """Return [n, 2]: the two quantities that are sorted, one row a pair."""
-        return self._columns(policy, reference, facts).detach().double()
+        """Return [n, 3]: the two quantities that are sorted, one row a pair, and its weight."""
+        with torch.no_grad():
+            weight = shared_weight(pair_index(facts, self.pairs), facts)
+            columns = self._columns(policy, reference, facts)
+            return torch.cat([columns, weight[:, None].to(columns)], 1).double()
 
     def _columns(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
         index = pair_index(facts, self.pairs)
@@ -57,14 +65,53 @@ class SortedPairwise(Pairwise):
         ours, theirs = (self.score.scale * self.score.of(logps) for logps in (policy, reference))
         return torch.stack([ours[:, 0] - ours[:, 1], (theirs[:, 0] - theirs[:, 1]).detach()], 1)
 
+    def _met(self, mine: Tensor, theirs: Tensor, meeting: Meetings, here: slice, *, turned: bool = False) -> Tensor:
+        """Return [n], what the pairs of this micro-batch lose in their meetings, weights included."""
+        ours = (meeting.first >= here.start) & (meeting.first < here.stop)
+        place = meeting.first[ours] - here.start
+        sides = mine[place], theirs[meeting.second[ours]]
+        better, worse = sides[::-1] if turned else sides
+        return mine.new_zeros(len(mine)).index_add(
+            0, place, meeting.weight[ours].to(mine) * self._losses(better, worse)
+        )
+
     def _losses(self, better: Tensor, worse: Tensor) -> Tensor:
         right, wrong = self.comparison(better, worse), self.comparison.flipped(better, worse)
         return self.target * right + (1 - self.target) * wrong
 
 
-def _opponents(mine: Tensor, theirs: Tensor, here: slice) -> Tensor:
-    """Return, for the entries `here` of `mine`, the entries of the same rank in `theirs`."""
-    return theirs.sort().values[mine.argsort(stable=True).argsort()[here]]
+class Meetings(NamedTuple):
+    """Which entries of two distributions stand at the same quantiles, [M] each.
+
+    Args:
+        first, second: places in the two.
+        weight: share of both that meets.
+    """
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+
+    def turned(self) -> Meetings:
+        """Return the same meetings seen from the other side."""
+        return Meetings(self.second, self.first, self.weight)
+
+
+def meetings(first: Tensor, second: Tensor, weight: Tensor) -> Meetings:
+    """Return how two distributions [N] over the same weights [N] meet when both are sorted.
+
+    Equal weights: N meetings of equal ranks, and further ones of weight 0.
+    """
+    order, other = first.argsort(stable=True), second.argsort(stable=True)
+    ends, other_ends = weight[order].cumsum(0), weight[other].cumsum(0)
+    cuts = torch.cat([ends, other_ends]).sort().values
+    shared = cuts.diff(prepend=cuts.new_zeros(1))
+    middle, last = cuts - shared / 2, max(0, len(weight) - 1)
+    return Meetings(
+        order[torch.searchsorted(ends, middle).clamp(max=last)],
+        other[torch.searchsorted(other_ends, middle).clamp(max=last)],
+        shared,
+    )
 
 
 class MeanOfOtherSide(PairRule):
@@ -91,17 +138,12 @@ class RunningMean(PairRule):
 
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return [], the mean."""
-        memory = pairs.step.memory
-        return (memory["reward_total"] / memory["reward_count"].clamp(min=1)).to(pairs.scores)
+        return mean_seen(pairs.step.memory).to(pairs.scores)
 
     def first_memory(self) -> Memory:
         """Return a total and a count of nothing."""
-        return {name: torch.zeros((), dtype=torch.float64) for name in ("reward_total", "reward_count")}
+        return nothing_seen()
 
     def remember(self, memory: Memory, survey: Survey) -> Memory:
         """Add the rewards of a step."""
-        total = (survey.better + survey.worse).sum()
-        return {
-            "reward_total": memory["reward_total"] + total.cpu(),
-            "reward_count": memory["reward_count"] + 2 * len(survey.better),
-        }
+        return with_rewards(memory, torch.stack([survey.better, survey.worse]))

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmalign.config.needs import REFERENCE
 from mmalign.engine.logps import GroupLogps
+from mmalign.engine.views import View
 from mmalign.errors import ConfigError, RowError, show
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts
-from mmalign.objectives.metrics import Ratio, likelihood_metrics, preference_metrics
+from mmalign.objectives.metrics import Ratio, divergence_metrics, likelihood_metrics, preference_metrics
+from mmalign.objectives.numbers import require_numbers
 from mmalign.objectives.options import described, read_options
 from mmalign.objectives.preset import Preset
 from mmalign.objectives.presets import ALIASES, PRESETS, preset_named, readers_of
@@ -84,28 +87,69 @@ class Objective:
         return tuple(sorted(set().union(*(named.part.responses_read(levels) for named in self.parts))))
 
     @property
+    def views(self) -> tuple[View, ...]:
+        """The views in which rows are read beside their own; parts that read the same share it."""
+        return tuple(dict.fromkeys(view for named in self.parts for view in named.part.views))
+
+    def read_in(self, view: View, levels: Sequence[int]) -> tuple[int, ...]:
+        """Return the positions of a row's responses that any part reads in a view.
+
+        A row of which nothing is read there still has its first response: all rows of a batch stand in all views.
+        """
+        readers = [named.part for named in self.parts if view in named.part.views]
+        positions = set().union(*(part.read_in(view, levels) for part in readers))
+        return tuple(sorted(positions)) or self.responses_read(levels)[:1]
+
+    @property
     def whole_step(self) -> bool:
         """Whether any part wants a survey of the whole step before its loss."""
         return any(named.part.whole_step for named in self.parts)
+
+    @property
+    def needs_mismatch(self) -> bool:
+        """Whether any part reads, behind each row's responses, one answer to another prompt."""
+        return any(named.part.needs_mismatch for named in self.parts)
 
     @property
     def needs_purity(self) -> bool:
         """Whether any part reads how sharp the policy's predictions are (`GroupLogps.log_purity`)."""
         return any(named.part.needs_purity for named in self.parts)
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers that any part reads of responses (`numbers.py`)."""
+        return tuple(dict.fromkeys(name for named in self.parts for name in named.part.numbers))
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """Names of the numbers per token that any part reads beside log-probs (`dense.py`)."""
+        return tuple(dict.fromkeys(name for named in self.parts for name in named.part.dense))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads beside the policy, by the names of `mmalign.config.needs`."""
+        return frozenset((*self.dense, *((REFERENCE,) if self.needs_reference else ())))
+
     def require_scores(self, preference: Preference) -> None:
-        """Check that a row has the scores that some part reads.
+        """Check that a row has the scores and numbers, and an only answer the judgement, that some part reads.
 
         Raises:
             RowError: it has not.
         """
         for named in self.parts:
+            if named.part.needs_labels and len(preference.responses) == 1 and preference.label is None:
+                raise RowError(
+                    "answer stands alone and is not judged, and the objective reads judgements",
+                    field="label",
+                    hint=f"{named.name} has to know whether it is good; add label: true or false, or take sft",
+                )
             if wanting := named.part.unscored(preference):
                 raise RowError(
                     "response has no score, and the objective reads scores",
                     field=f"responses[{min(wanting)}].score",
                     hint=f"{named.name} weighs pairs by how far scores are apart; score the rows, or take dpo",
                 )
+            require_numbers(preference, named.part.numbers, named.part.responses_read(preference.levels()))
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> dict[str, Tensor]:
         """Return for each term its counts [B], known before any forward.
@@ -161,13 +205,27 @@ class Objective:
         )
         metrics = {f"loss/{term.name}": Ratio(term.values.detach().sum(), term.counts.sum()) for term in terms}
         with torch.no_grad():
+            metrics |= {} if reference is None else divergence_metrics(policy, reference)
             comparing = next((named.part for named in self.parts if named.part.pairs is not None), None)
             if comparing is None:
-                return ObjectiveOutput(terms, None, metrics | likelihood_metrics(policy))
+                shown = self._shown(policy, reference, facts, step)
+                return ObjectiveOutput(terms, None, metrics | (shown or likelihood_metrics(policy)))
             rewards = comparing.rewards(policy, reference, facts)
             return ObjectiveOutput(
                 terms, rewards, metrics | preference_metrics(comparing.pairs, rewards, policy, facts)
             )
+
+    def _shown(
+        self,
+        policy: GroupLogps,
+        reference: GroupLogps | None,
+        facts: GroupFacts,
+        step: Mapping[str, StepFacts],
+    ) -> dict[str, Ratio]:
+        """Return the metrics of the first part that has some."""
+        told = ((named.part, step.get(named.name, StepFacts())) for named in self.parts)
+        found = (part.metrics(policy, reference, facts, known) for part, known in told)
+        return next((metrics for metrics in found if metrics), {})
 
     def _lonely_step(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> dict[str, StepFacts]:
         surveys, memory = self.survey(policy, reference, facts), self.first_memory()

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.comparison import GroupFacts, pair_index
 from mmalign.objectives.score import Score
-from mmalign.objectives.terms import Likelihood, Part, StepFacts
+from mmalign.objectives.terms import Comparing, Likelihood, StepFacts
 from mmalign.objectives.weights import compared_weight
 from mmalign.pairs.ranking import rank_pairs
 
@@ -26,7 +26,7 @@ ListRule = Callable[[Tensor, Tensor, GroupFacts], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listwise(Part):
+class Listwise(Comparing):
     """Mean over groups of a rule of their whole list; groups whose responses are all tied are left out.
 
     Args:

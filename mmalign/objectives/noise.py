@@ -20,7 +20,8 @@ class Posterior(PairRule):
 
     p = sigmoid( loss if wrong - loss if right ) is the policy's own probability of the order, for a logistic link that
     of Bradley and Terry; eta is the reliability of who judged. After every step each annotator's eta moves towards the
-    mean q of its pairs in that step (the E and M steps of an EM algorithm, one after the other).
+    mean q of its pairs in that step, weighted as they are in the loss (the E and M steps of an EM algorithm, one after
+    the other).
 
     Source: LCPO, arXiv:2509.24159, eq. 4 to 7 and algorithm 1.
 
@@ -60,8 +61,9 @@ class Posterior(PairRule):
         """Return the table with the annotators of a step revised, and added where they are new."""
         annotator = survey.annotator.long()
         q = self.posterior(survey.gain, self.reliability(memory, annotator).to(survey.gain))
-        seen = annotator.unique()
-        mean = torch.stack([q[annotator == one].mean() for one in seen]) if len(seen) else q
+        seen = annotator[survey.weight > 0].unique()
+        judged = (annotator == seen[:, None]) * survey.weight
+        mean = (judged * q).sum(1) / judged.sum(1)
         revised = (1 - self.rate) * self.reliability(memory, seen) + self.rate * mean
         others = ~torch.isin(memory["annotators"], seen.cpu())
         revised = revised.clamp(_SURE, 1 - _SURE).double().cpu()

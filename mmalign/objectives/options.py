@@ -7,14 +7,17 @@ or that another option leaves without effect, is refused by name: nothing is ign
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any
 
+from mmalign.engine.views import CONTRASTS
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.divergences import DIVERGENCES
+from mmalign.objectives.imitation import RESPONSES
+from mmalign.objectives.numbers import FUSIONS
 from mmalign.pairs.ranking import PAIRINGS
 
 _NOTHING = object()
@@ -92,6 +95,33 @@ def switch(meaning: str, **more: Any) -> Option:
     )
 
 
+def whole(meaning: str, *, at_least: int, **more: Any) -> Option:
+    """Declare an option that is a whole number."""
+
+    def broken(value: Any) -> str | None:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return None if is_whole and value >= at_least else ""
+
+    return Option(meaning=meaning, rule=f"a whole number at least {at_least}", broken=broken, **more)
+
+
+def text(meaning: str, **more: Any) -> Option:
+    """Declare an option that is a name."""
+    return Option(meaning=meaning, rule="a text", broken=lambda value: None if _is_name(value) else "", **more)
+
+
+def texts(meaning: str, **more: Any) -> Option:
+    """Declare an option that is a list of different names."""
+
+    def broken(value: Any) -> str | None:
+        if isinstance(value, str):
+            return f"write [{value}]"
+        named = isinstance(value, Sequence) and len(value) > 0 and all(_is_name(one) for one in value)
+        return None if named and len(set(value)) == len(value) else ""
+
+    return Option(meaning=meaning, rule="a list of different names", broken=broken, **more)
+
+
 OPTIONS: Mapping[str, Option] = {
     "beta": number("inverse temperature: how many nats of log-ratio make one unit of reward", above=0),
     "gamma": number("by how much beta times the better score must lead", at_least=0),
@@ -131,6 +161,44 @@ OPTIONS: Mapping[str, Option] = {
     "reliability_rate": number("how far a step moves the reliability of an annotator", at_least=0, at_most=1),
     "dpo_weight": number("weight of the dpo term", at_least=0),
     "bco_weight": number("weight of the bco_pair term", at_least=0),
+    "kl_weight": number("weight of the divergence from the reference along a response", at_least=0),
+    "token_rate": number("how fast the weight of a token grows with beta times its reward", at_least=0),
+    "positive_weights": switch("token weights below 0 count as 0", neutral=False),
+    "chosen_weight": number("weight of the divergence from the teacher on the best response", at_least=0),
+    "rejected_weight": number("weight of the divergence from the teacher on the other responses", at_least=0),
+    "advantage_weight": number("weight of the teacher's advantage over the model it is contrasted with", above=0),
+    "responses": choice("which responses of a row are imitated", RESPONSES),
+    "lead": number("how far the teacher is led on from the model it is contrasted with", at_least=0),
+    "temperature": number("temperature of the teacher's distribution", above=0),
+    "contrast": choice("how the media of the row are changed for the view that it is compared with", CONTRASTS),
+    "visual_weight": number("weight of the comparison with changed media", at_least=0),
+    "visual_share": number("share of the comparison with changed media; the rest is dpo's", above=0, below=1),
+    "anchor_weight": number("weight of the term that keeps the better response above the reference", at_least=0),
+    "anchor": number("by how much beta R of the better response must lead in that term"),
+    "anchor_beta": number("beta of the terms that keep good responses above the reference", above=0),
+    "guidance": number("how often the media count in the policy's log-probs; 1 is plain dpo", at_least=1),
+    "symmetry_weight": number("weight of the comparisons of two good responses under either picture", at_least=0),
+    "margin_weight": number("weight of the squared difference of the margins under the two pictures", at_least=0),
+    "irrelevant_share": number("share of the last, irrelevant response in what is pushed down", at_least=0, at_most=1),
+    "video_weight": number("weight of the comparison with a video of drawn values", at_least=0),
+    "clip_weight": number("weight of the comparison of the clips that the tags clip_w and clip_l name", at_least=0),
+    "frame_weight": number("weight of the comparison of the tagged frame with and without its box", at_least=0),
+    "token_weight": number("weight of the comparison with divergences token by token (TDPO2)", at_least=0),
+    "other_text": choice("which response is scored under the other media", ("rejected", "chosen")),
+    "sources": texts("models whose log-probs come with the rows, as `mmalign data score --as` named them"),
+    "fusion": choice("how the log-probs of several sources become one", FUSIONS),
+    "clip": switch("let no source fall behind the reference: at least as sure of the better, as doubtful of the worse"),
+    "count_reference": switch("whether the reference is one of the sources"),
+    "offset": number("added to the margin"),
+    "least_probability": number("win probabilities are kept this far from 0 and 1", above=0, below=0.5),
+    "exploration": number("weight of the responses that the reference gave; 0 is off", at_least=0, neutral=0),
+    "judge": text("name of the number that holds the second judge's score of a response"),
+    "doubt": number("share of wrong labels believed among pairs of small margin", at_least=0, below=0.5),
+    "quantile": number("share of late margins up to which a margin is small", above=0, below=1),
+    "window": whole("pairs whose margins are kept", at_least=1),
+    "warmup_steps": whole("steps in which every label is believed", at_least=0),
+    "confidence": number("probability that judge and policy must each give to their order", at_least=0.5, below=1),
+    "consistency_weight": number("weight of the pull towards the judge", at_least=0),
 }
 
 
@@ -176,9 +244,13 @@ def described(values: SimpleNamespace) -> str:
     """Return the options that change something, as "beta=0.1, pairs=all"."""
     plain = vars(values)
     shown = {name: value for name, value in plain.items() if not OPTIONS[name].is_quiet(plain, value)}
-    return ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in shown.items()
-    )
+    return ", ".join(f"{name}={_written(value)}" for name, value in shown.items())
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if isinstance(value, str) or not isinstance(value, Sequence) else f"[{', '.join(value)}]"
 
 
 def _unread(name: str, defaults: Mapping[str, Any], where: str, readers: Callable[[str], list[str]]) -> str:
@@ -189,6 +261,10 @@ def _unread(name: str, defaults: Mapping[str, Any], where: str, readers: Callabl
     near = get_close_matches(str(name), defaults, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else "."
     return f"{where}: unknown option {show(name)}{meant} It has: weight, {', '.join(defaults)}"
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_number_text(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
 from mmalign.objectives.links import Comparison
 from mmalign.objectives.score import Score
 from mmalign.objectives.targets import CERTAIN
-from mmalign.objectives.terms import Memory, Part, StepFacts
+from mmalign.objectives.terms import Comparing, Memory, StepFacts
 from mmalign.objectives.tokens import TokenRule, scramble, weighted
 from mmalign.objectives.weights import compared_weight, shared_weight
 from mmalign.pairs.ranking import rank_pairs
@@ -53,20 +54,30 @@ class Pairs:
         return self.scores[:, 1]
 
 
-class PairRule:
+class PairRule(ABC):
     """A number found for every pair in place of a constant: a target, a weight, a factor of beta, or a shift of scores.
 
     `needs_purity`: reads `GroupLogps.log_purity`; `needs_scores`: reads how far the scores of the two are apart, for
-    which the margin of a row of two may stand.
+    which the margin of a row of two may stand; `numbers`: named scores that it reads of responses; `dense`: numbers per
+    token that it reads (`dense.py`); `needs_reference`: reads the reference though the score does not; `whole_list`:
+    reads all responses of a row, not only those of pairs.
     """
 
     whole_step = False
     needs_purity = False
     needs_scores = False
+    needs_reference = False
+    whole_list = False
+    numbers: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
 
+    @abstractmethod
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return [P], or what broadcasts against the scores [P, 2] where they are shifted."""
-        raise NotImplementedError
+
+    def noted(self, pairs: Pairs) -> Tensor | None:
+        """Return [P], what the rule wants to know of every pair of the step beside its scores; None for nothing."""
+        return None
 
     def first_memory(self) -> Memory:
         """Return what is remembered before the first step."""
@@ -88,6 +99,7 @@ class Survey:
         seed: of the pair, made from that of its row. Seeds and annotators are whole numbers below 2^53, which float64
             holds exactly.
         annotator: of the row.
+        noted: what a rule noted of the pair (`PairRule.noted`); nan where none did.
     """
 
     better: Tensor
@@ -96,15 +108,16 @@ class Survey:
     weight: Tensor
     seed: Tensor
     annotator: Tensor
+    noted: Tensor
 
     @classmethod
     def of(cls, table: Tensor) -> Survey:
-        """Read a table [N, 6] as `Pairwise.survey` returns it."""
+        """Read a table [N, 7] as `Pairwise.survey` returns it."""
         return cls(*table.unbind(1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairwise(Part):
+class Pairwise(Comparing):
     """Mean over groups of the mean over their pairs of  omega [ q right(s_w, s_l) + (1 - q) wrong(s_w, s_l) ].
 
     Args:
@@ -117,6 +130,8 @@ class Pairwise(Part):
         factor: of the scores, i.e. of beta, pair by pair; 1 where None.
         shift: subtracted from both scores (or from each its own); 0 where None.
         reward: what is logged as the reward of a response; default the score.
+        baseline: what stands for a reference that is no model of this run, subtracted from both scores and from the
+            logged rewards; scaled as they are.
     """
 
     score: Score
@@ -128,11 +143,17 @@ class Pairwise(Part):
     factor: PairRule | None = None
     shift: PairRule | None = None
     reward: Score | None = None
+    baseline: PairRule | None = None
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the score is taken against a reference."""
-        return self.score.reference
+        """Whether the score is taken against a reference, or a rule reads it."""
+        return self.score.reference or any(rule.needs_reference for rule in self._rules())
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers that rules read."""
+        return tuple(dict.fromkeys(name for rule in self._rules() for name in rule.numbers))
 
     @property
     def whole_step(self) -> bool:
@@ -145,6 +166,12 @@ class Pairwise(Part):
         return any(rule.needs_purity for rule in self._rules())
 
     @property
+    def dense(self) -> tuple[str, ...]:
+        """Numbers per token that a rule or the token weights read."""
+        readers = (self.tokens, *self._rules())
+        return tuple(dict.fromkeys(name for reader in readers for name in getattr(reader, "dense", ())))
+
+    @property
     def needs_scores(self) -> bool:
         """Whether a rule reads scores of responses."""
         return any(rule.needs_scores for rule in self._rules())
@@ -155,8 +182,10 @@ class Pairwise(Part):
         return set() if enough else super().unscored(preference)
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
-        """Return the positions that some pair of a row with these levels reads."""
-        return {position for pair in rank_pairs(levels, self.pairs) for position in pair}
+        """Return the positions that some pair of a row with these levels reads; all, if a rule reads whole lists."""
+        compared = {position for pair in rank_pairs(levels, self.pairs) for position in pair}
+        whole = compared and any(rule.whole_list for rule in self._rules())
+        return set(range(len(levels))) if whole else compared
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: the weight of each group that has a pair."""
@@ -171,17 +200,7 @@ class Pairwise(Part):
 
     def compare(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Pairs:
         """Return the pairs of a batch, scored, with factor and shift applied."""
-        index = pair_index(facts, self.pairs)
-        policy, reference = self._sides(policy, index, facts), self._sides(reference, index, facts)
-        pairs = Pairs(
-            index=index,
-            facts=facts,
-            policy=policy,
-            reference=reference,
-            scores=self.score(policy, reference),
-            comparison=self.comparison,
-            step=step,
-        )
+        pairs = self._scored(self.score, policy, reference, facts, step)
         if self.factor is not None:
             pairs = replace(pairs, scores=pairs.scores * self.factor(pairs)[:, None])
         if self.shift is not None:
@@ -201,14 +220,16 @@ class Pairwise(Part):
         if not self.whole_step and not self.first_memory():
             return None
         with torch.no_grad():
-            index = pair_index(facts, self.pairs)
-            scores = self.score(self._sides(policy, index, facts), self._sides(reference, index, facts))
-            better, worse = scores.unbind(1)
+            pairs = self._scored(self.score, policy, reference, facts, StepFacts())
+            index, (better, worse) = pairs.index, pairs.scores.unbind(1)
             gain = self.comparison.flipped(better, worse) - self.comparison(better, worse)
             weight = shared_weight(index, facts)
             seed = scramble(scramble(facts.seed[index.group]) + 1009 * index.better + index.worse) & (2**53 - 1)
             annotator = facts.annotator[index.group]
-            return torch.stack([column.double() for column in (better, worse, gain, weight, seed, annotator)], 1)
+            noted = next((seen for rule in self._rules() if (seen := rule.noted(pairs)) is not None), None)
+            noted = torch.full_like(better, torch.nan) if noted is None else noted
+            columns = (better, worse, gain, weight, seed, annotator, noted)
+            return torch.stack([column.double() for column in columns], 1)
 
     def first_memory(self) -> Memory:
         """Return what the rules remember before the first step."""
@@ -222,12 +243,24 @@ class Pairwise(Part):
 
     def rewards(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
         """Return [P, 2], what is logged as rewards of the pairs, detached."""
-        index = pair_index(facts, self.pairs)
-        return self._reward(self._sides(policy, index, facts), self._sides(reference, index, facts)).detach()
+        return self._scored(self.reward or self.score, policy, reference, facts, StepFacts()).scores.detach()
 
-    @property
-    def _reward(self) -> Score:
-        return self.reward or self.score
+    def _scored(
+        self, score: Score, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts
+    ) -> Pairs:
+        """Return the pairs of a batch under `score`, measured from the baseline if there is one."""
+        index = pair_index(facts, self.pairs)
+        policy, reference = self._sides(policy, index, facts), self._sides(reference, index, facts)
+        pairs = Pairs(
+            index=index,
+            facts=facts,
+            policy=policy,
+            reference=reference,
+            scores=score(policy, reference),
+            comparison=self.comparison,
+            step=step,
+        )
+        return pairs if self.baseline is None else replace(pairs, scores=pairs.scores - self.baseline(pairs))
 
     def _sides(self, logps: GroupLogps | None, index: PairIndex, facts: GroupFacts) -> GroupLogps | None:
         if logps is None:
@@ -236,5 +269,5 @@ class Pairwise(Part):
         return sides if self.tokens is None else weighted(sides, self.tokens(sides, facts.seed[index.group]))
 
     def _rules(self) -> Iterator[PairRule]:
-        slots = (self.target, self.weight, self.factor, self.shift)
+        slots = (self.target, self.weight, self.factor, self.shift, self.baseline)
         return (slot for slot in slots if isinstance(slot, PairRule))

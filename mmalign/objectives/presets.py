@@ -13,18 +13,26 @@ from difflib import get_close_matches
 
 from mmalign.errors import ConfigError, show
 from mmalign.objectives.preset import Preset
+from mmalign.objectives.presets_dense import DENSE_PRESETS
 from mmalign.objectives.presets_free import FREE_PRESETS
 from mmalign.objectives.presets_lists import LIST_PRESETS
+from mmalign.objectives.presets_numbers import NUMBER_PRESETS
 from mmalign.objectives.presets_ratio import RATIO_PRESETS
 from mmalign.objectives.presets_sides import SIDES_PRESETS
+from mmalign.objectives.presets_unpaired import UNPAIRED_PRESETS
+from mmalign.objectives.presets_visual import VISUAL_PRESETS
 from mmalign.objectives.presets_weighed import WEIGHED_PRESETS
 
 GROUPS: Mapping[str, tuple[Preset, ...]] = {
     "margins against a reference": RATIO_PRESETS,
     "each response by itself, or a batch as a whole, against a reference": SIDES_PRESETS,
+    "answers judged one by one": UNPAIRED_PRESETS,
     "without a reference": FREE_PRESETS,
     "pairs that count unequally": WEIGHED_PRESETS,
     "whole lists": LIST_PRESETS,
+    "whole next-token distributions": DENSE_PRESETS,
+    "under changed media": VISUAL_PRESETS,
+    "with numbers of other models and judges": NUMBER_PRESETS,
 }
 
 PRESETS: Mapping[str, Preset] = {preset.name: preset for group in GROUPS.values() for preset in group}
@@ -50,7 +58,18 @@ ALIASES: Mapping[str, Alias] = {
     "nca_pair": Alias("nca", {"label_smoothing": "TRL's nca_pair ignores it; write name: nca"}),
     "tpo-l": Alias("tpo_l"),
     "cyclealign": Alias("rrhf"),
+    "selfee": Alias("spa"),
+    "omni_dpo": Alias("uni_dpo"),
+    "tdpo": Alias("tdpo2"),
 }
+
+
+NOT_HERE: Mapping[str, str] = {
+    "more": "its weights of data sets solve for the shortest mixture of their gradients on the output head, and a step "
+    "has one gradient, of the sum; give the rows of each data set a `weight`",
+    "p3o": "it is a policy gradient on responses drawn anew in every step; rows are given here",
+}
+"""Papers that people look for, and why there is no preset: the reason, and what to do instead."""
 
 
 def preset_named(name: str) -> Preset:
@@ -63,6 +82,8 @@ def preset_named(name: str) -> Preset:
         return PRESETS[ALIASES[name].of]
     if name in PRESETS:
         return PRESETS[name]
+    if str(name).lower() in NOT_HERE:
+        raise ConfigError(f"objective {show(name)} is not here: {NOT_HERE[str(name).lower()]}")
     near = get_close_matches(str(name).lower(), [*PRESETS, *ALIASES], n=1)
     meant = f"; did you mean {near[0]!r}?" if near else "."
     raise ConfigError(f"unknown objective {show(name)}{meant} There are: {', '.join(PRESETS)}")

@@ -122,7 +122,7 @@ SIDES_PRESETS = (
         parts=_kto_pair,
         departures=(
             "The baseline is the other side's mean over the step, as the authors first released it for pairs; KTO's "
-            "own takes answers to other prompts, and needs no pairs. That form is not here yet.",
+            "own takes answers to other prompts, and needs no pairs: that is kto.",
         ),
     ),
     Preset(

@@ -12,14 +12,17 @@ Both are sums over the rows of the step, so they do not depend on how rows are c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.engine.views import View
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts, pair_index
+from mmalign.objectives.metrics import Ratio
 from mmalign.objectives.weights import compared_weight
 from mmalign.pairs.ranking import rank_pairs
 
@@ -59,40 +62,56 @@ class StepFacts:
     memory: Memory = field(default_factory=dict)
 
 
-class Part:
+class Part(ABC):
     """One addend of a loss, seen from outside. Subclasses are frozen dataclasses; the defaults are those of most."""
 
     needs_reference: bool
     whole_step = False
     needs_purity = False
     needs_scores = False
+    dense: tuple[str, ...] = ()
+    """Numbers per token that it reads beside log-probs; see `dense.py`."""
+    views: tuple[View, ...] = ()
+    """In which it reads rows beside their own; their log-probs stand in `GroupLogps.views`."""
+    numbers: tuple[str, ...] = ()
+    """Named scores that it reads of every response it reads; see `numbers.py`."""
+    needs_labels = False
+    """Whether it reads how an only answer was judged, `Preference.label`."""
+    needs_mismatch = False
+    """Whether it reads, behind each row's responses, one answer to another prompt (`comparison.mismatched`)."""
     pairs: str | None = None
-    """Which pairs of responses it compares, and logs rewards of; None for parts that compare nothing."""
+    """Which pairs of responses it compares, and logs rewards of (`Comparing`); None for parts that compare nothing."""
 
+    @abstractmethod
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the positions that are read of a row with these levels."""
-        raise NotImplementedError
+
+    def read_in(self, view: View, levels: Sequence[int]) -> set[int]:
+        """Return the positions, among those of `responses_read`, that are read in one of `views`."""
+        return self.responses_read(levels)
 
     def unscored(self, preference: Preference) -> set[int]:
         """Return the positions of a row's responses whose score it reads and does not find."""
         read = self.responses_read(preference.levels()) if self.needs_scores else set()
         return {position for position in read if preference.responses[position].score is None}
 
+    @abstractmethod
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B], what the sum of values is divided by, known before any forward.
 
         Args:
             lengths: int [B, K], tokens of each response.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B], summed inside each group, with gradient."""
-        raise NotImplementedError
 
-    def rewards(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
-        """Return [P, 2], what is logged as rewards of the compared pairs, detached."""
-        raise NotImplementedError
+    def metrics(
+        self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts
+    ) -> dict[str, Ratio]:
+        """Return what it shows beside its loss where nothing of the objective compares pairs; mostly nothing."""
+        return {}
 
     def survey(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor | None:
         """Return [n, C] float64 without gradient, what the step shall know of this micro-batch; None for nothing."""
@@ -105,6 +124,14 @@ class Part:
     def remember(self, memory: Memory, survey: Tensor) -> Memory:
         """Return what is remembered after a step."""
         return memory
+
+
+class Comparing(Part):
+    """A part that compares pairs of responses; `pairs` says which."""
+
+    @abstractmethod
+    def rewards(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
+        """Return [P, 2], what is logged as rewards of the compared pairs, detached."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +163,7 @@ class Rescue(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood(Part):
-    """Negative log-likelihood of the best response (SFT).
+    """Negative log-likelihood of the best response (SFT); an only response that was judged bad is not imitated.
 
     Args:
         per: "token" divides the sum over the batch by its number of tokens, so long answers weigh more (as in
@@ -150,7 +177,8 @@ class Likelihood(Part):
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the position of the best response."""
-        return {0} if self.where is None or rank_pairs(levels, self.where) else set()
+        imitated = levels[0] == 0 and (self.where is None or rank_pairs(levels, self.where))
+        return {0} if imitated else set()
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: weight times tokens of the best response, or weight alone per sequence."""
@@ -163,4 +191,6 @@ class Likelihood(Part):
         return -self._weight(facts) * logps[:, 0]
 
     def _weight(self, facts: GroupFacts) -> Tensor:
-        return facts.weight if self.where is None else compared_weight(pair_index(facts, self.where), facts)
+        if self.where is not None:
+            return compared_weight(pair_index(facts, self.where), facts)
+        return facts.weight * (facts.levels[:, 0] == 0)

@@ -1,4 +1,4 @@
-"""Token weights: which tokens of a pair count in a score, known from their places alone.
+"""Token weights: which tokens of a pair count in a score, known from their places, or from a reward model.
 
 A rule sees P pairs and returns weights [P, 2, T] that multiply the log-probs of policy and reference alike. Weights
 that come with the rows (spans of a response: Mask-DPO's) are in `GroupLogps.token_weights` already, and are multiplied
@@ -8,7 +8,7 @@ with these.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import partial
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
+from mmalign.objectives.dense import TOKEN_REWARD
 
 TokenRule = Callable[[GroupLogps, Tensor], Tensor]
 """P groups of two responses, of which mask and ids are read; seed int64 [P] -> weights [P, 2, T]."""
@@ -90,6 +91,28 @@ def equal_numbers(pairs: GroupLogps, seed: Tensor) -> Tensor:
     ticket = ticket.masked_fill(~mask, torch.iinfo(torch.int64).max)
     rank = ticket.argsort(-1).argsort(-1)
     return (rank < shared).to(torch.float64)
+
+
+@dataclass(frozen=True)
+class RewardedTokens:
+    """Counts tokens by a token-level reward g: 1 + scale g in the better response, 1 - scale g in the worse.
+
+    Source: SAIL (Diagnose, Localize, Align), as in the authors' code.
+
+    Args:
+        scale: of the reward.
+        positive: weights below 0 count as 0.
+    """
+
+    scale: float
+    positive: bool
+    dense = (TOKEN_REWARD,)
+
+    def __call__(self, pairs: GroupLogps, seed: Tensor) -> Tensor:
+        """Return weights [P, 2, T]."""
+        reward = pairs.dense[TOKEN_REWARD].detach().masked_fill(~pairs.mask, 0.0)
+        weights = 1 + self.scale * torch.stack([reward[:, 0], -reward[:, 1]], 1)
+        return weights.clamp(min=0) if self.positive else weights
 
 
 def scramble(number: Tensor) -> Tensor:

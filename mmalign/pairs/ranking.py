@@ -73,14 +73,19 @@ def expand(preference: Preference, pairing: str = "all") -> Iterator[Preference]
         yield preference
         return
     for better, worse in pairs:
-        yield replace(
-            preference,
-            id=f"{preference.id}#{better}>{worse}",
-            responses=(preference.responses[better], preference.responses[worse]),
-            ties=(),
-            margin=_margin(preference, better, worse),
-            weight=preference.weight / len(pairs),
-        )
+        yield pair_of(preference, better, worse, weight=preference.weight / len(pairs))
+
+
+def pair_of(preference: Preference, better: int, worse: int, *, weight: float) -> Preference:
+    """Return the row of two responses that `expand` makes of one pair of positions."""
+    return replace(
+        preference,
+        id=f"{preference.id}#{better}>{worse}",
+        responses=(preference.responses[better], preference.responses[worse]),
+        ties=(),
+        margin=_margin(preference, better, worse),
+        weight=weight,
+    )
 
 
 def _margin(preference: Preference, better: int, worse: int) -> float | None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mmalign.engine.families import family_of
-from mmalign.engine.load import load_model
-from mmalign.engine.tokenise import Tokeniser, load_processor
 from mmalign.formats.media import MediaKind
 from mmalign.formats.preference import Preference
-from mmalign.generate.hf import Sampling, answer
+from mmalign.generate.hf import LocalSampler, Sampling
 from mmalign.modalities.fetch import MediaLimits
 
 PROMPTS_AT_ONCE = 100
@@ -24,7 +21,7 @@ def ask(
     *,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Load a model and return its answer to the prompt of every row; see `generate.hf.answer`.
+    """Load a model and return its answer to the prompt of every row, in their order.
 
     Args:
         model_dir: written by a run, its `final/`.
@@ -32,7 +29,9 @@ def ask(
         limits: of every kind of media.
         sampling: how tokens are chosen.
         seed: of the choice.
+
+    Raises:
+        RowError: a row cannot be rendered or its media cannot be read.
     """
-    model = load_model(model_dir)
-    tokeniser = Tokeniser(load_processor(model_dir), family_of(model.config), limits)
-    return tuple(answer(model, tokeniser, rows, sampling, batch_size=PROMPTS_AT_ONCE, seed=seed))
+    sampler = LocalSampler.load(model_dir, limits, answers_at_once=PROMPTS_AT_ONCE)
+    return tuple(generated.texts[0] for generated in sampler.sample(rows, sampling=sampling, seed=seed))

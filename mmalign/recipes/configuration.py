@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmalign.config.load import load
+from mmalign.config.generate_schema import GenerateConfig
+from mmalign.config.load import load, load_any
+from mmalign.config.needs import unmet
+from mmalign.config.problems import dotted
 from mmalign.config.schema import RecipeConfig
+from mmalign.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmalign.objectives.compose import Objective
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig:
@@ -16,11 +23,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
     Raises:
         ConfigError: every mistake with file and line, or the override; see `mmalign.config.load.load`.
     """
-    return load(path, overrides, check_objectives=needs_reference)
+    return load(path, overrides, check_objectives=needs_of)
 
 
-def needs_reference(specs: Sequence[Mapping[str, Any]]) -> bool:
-    """Say whether objectives compare with a reference model.
+def load_generation(path: str | Path, overrides: Sequence[str] = ()) -> GenerateConfig:
+    """Read and check a recipe that generates; see `load_recipe`."""
+    return load_any(path, overrides, schema=GenerateConfig)
+
+
+def needs_of(specs: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Say what objectives read beside the policy, by the names of `mmalign.config.needs`.
 
     Raises:
         ConfigError: an unknown objective or option, or a value outside its rule.
@@ -28,4 +40,14 @@ def needs_reference(specs: Sequence[Mapping[str, Any]]) -> bool:
     # Imported late: a mistake that the schema finds is reported before the second that torch takes to import.
     from mmalign.objectives.compose import build
 
-    return build(specs).needs_reference
+    return build(specs).needs
+
+
+def require_needs(recipe: RecipeConfig, objective: Objective) -> None:
+    """Check that a recipe which a program built gives the objective what it reads.
+
+    Raises:
+        ConfigError: it does not, or gives what nothing reads.
+    """
+    if problems := list(unmet(recipe, objective.needs)):
+        raise ConfigError("\n".join(f"{dotted(problem.path)}: {problem.text}" for problem in problems))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def convert(
     max_refused_share: float = 0.05,
     overwrite: bool = False,
     allow_network: bool = False,
+    change: Callable[[Preference], Iterable[Preference]] | None = None,
 ) -> Conversion:
     """Read rows in any known format and write them in another, a few in memory at a time.
 
@@ -60,6 +61,7 @@ def convert(
         max_refused_share: more refused rows than this share is an error, and nothing is written.
         overwrite: whether a file at `out` may be replaced.
         allow_network: whether `path` may be fetched from the hub.
+        change: what a row becomes; it may raise RowError. None leaves rows as they are.
 
     Raises:
         DataError: nothing can be read or written, or too many rows are refused.
@@ -81,19 +83,28 @@ def convert(
     def rows() -> Iterator[Preference]:
         for preference in read(path, format=format, on_refused=quarantine.take, allow_network=allow_network):
             formats[preference.provenance["source"]] += 1
+            try:
+                made = (preference,) if change is None else tuple(change(preference))
+            except RowError as error:
+                _refuse(quarantine, preference, error)
+                continue
             quarantine.kept()
-            yield preference
+            yield from made
         quarantine.check()
 
     def refuse(preference: Preference, error: RowError) -> None:
         quarantine.kept_rows -= 1
-        quarantine.refuse(preference.provenance["file"], int(preference.provenance["row"]), error)
+        _refuse(quarantine, preference, error)
 
     try:
         count, lost = write(out, rows(), to, refuse)
     finally:
         quarantine.close()
     return Conversion(count, formats, quarantine.counts, lost, quarantine.path)
+
+
+def _refuse(quarantine: Quarantine, preference: Preference, error: RowError) -> None:
+    quarantine.refuse(preference.provenance["file"], int(preference.provenance["row"]), error)
 
 
 def report(conversion: Conversion, out: str | os.PathLike[str], console: Console | None = None) -> None:

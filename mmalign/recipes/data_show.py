@@ -175,7 +175,8 @@ def _find(path: str | os.PathLike[str], row: int, allow_network: bool) -> RawRow
 
 def _heading(raw: RawRow, source: Source, preference: Preference, watched: Watched) -> RenderableType:
     count = len(preference.responses)
-    kind = {1: "a demonstration", 2: "a pair"}.get(count, f"a list of {count} answers")
+    alone = {None: "a demonstration", True: "an answer judged good", False: "an answer judged bad"}[preference.label]
+    kind = {1: alone, 2: "a pair"}.get(count, f"a list of {count} answers")
     facts = Table.grid(padding=(0, 2))
     facts.add_row("[dim]format[/]", f"[bold]{source.name}[/]  {safe(source.says)}")
     filled = [name for name, value in raw.values.items() if value not in (None, [], "")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import shlex
@@ -14,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from mmalign.errors import DataError, RowError
+from mmalign.errors import DataError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference
 from mmalign.modalities.table import limits_below
@@ -22,23 +21,14 @@ from mmalign.recipes.terminal import safe
 from mmalign.report.data_page import LARGEST_PAGE_ROWS, MOST_ROWS, DataPage
 from mmalign.report.media_shelf import MediaShelf
 from mmalign.report.page import write
-from mmalign.sources.detect import named, parse
+from mmalign.sources.detect import every_row, named
 from mmalign.sources.places import Place, refuse_options_for, rows_or_media
-from mmalign.sources.quarantine import Refusal, recorded
-from mmalign.sources.read import read_raw
+from mmalign.sources.quarantine import RefusedRow, recorded
 from mmalign.sources.tables import is_datasets_folder
 
 MAX_MEDIA_MB = 64.0
 
 _PAGE_ENDINGS = (".html", ".htm")
-
-
-@dataclass(frozen=True)
-class RefusedRow:
-    """A row that is no preference: why, and what stands in its columns; none where it could not be read."""
-
-    refusal: Refusal
-    columns: Mapping[str, Any]
 
 
 Row = Preference | MediaRef | RefusedRow
@@ -108,8 +98,8 @@ def view(
         refuse_options_for(place, "rows", format=format is not None, quarantine=quarantine is not None)
     shelf = MediaShelf(limits_below(place.root), int(max_media_mb * 1e6))
     page = DataPage(shelf, recorded(quarantine) if quarantine is not None else (), _base(Path(path)))
-    rows = _numbered(place, iter(place.media) if place.media else _rows(path, format, allow_network))
-    more_rows = _collect(page, rows, from_row, limit, console or Console(stderr=True))
+    rows = place.media or every_row(path, format=format, allow_network=allow_network)
+    more_rows = _collect(page, _numbered(place, rows), from_row, limit, console or Console(stderr=True))
     if from_row == 1 and not more_rows:
         page.name_rest()
     if not len(page):
@@ -172,29 +162,6 @@ def _again(
 
 def _counted(count: int, what: str, plural: str = "s") -> str:
     return f"{count:,} {what}{'' if count == 1 else plural}"
-
-
-def _rows(path: str | os.PathLike[str], format: str | None, allow_network: bool) -> Iterator[Row]:
-    """Yield rows as `detect.read` does, with the same ids, and between them refused ones with what stands in them."""
-    broken: list[RefusedRow] = []
-    seen: set[int] = set()
-
-    def on_broken(file: str, row: int, error: RowError) -> None:
-        broken.append(RefusedRow(Refusal.of(file, row, error), {}))
-
-    for raw in read_raw(path, on_broken=on_broken, allow_network=allow_network):
-        yield from broken
-        broken.clear()
-        try:
-            preference = parse(raw, format)
-        except RowError as error:
-            yield RefusedRow(Refusal.of(raw.file, raw.row, error), raw.values)
-            continue
-        while hash(preference.id) in seen:
-            preference = dataclasses.replace(preference, id=f"{preference.id} ({raw.file}:{raw.row})")
-        seen.add(hash(preference.id))
-        yield preference
-    yield from broken
 
 
 def _numbered(place: Place, rows: Iterable[Row]) -> Iterator[tuple[int, Row]]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmalign.objectives.compose import Objective, build
+from mmalign.objectives.dense import CONTRAST_LOGPS, REFERENCE_KL, TEACHER_LOGPS, TOKEN_REWARD
 from mmalign.objectives.options import OPTIONS
 from mmalign.objectives.preset import Preset
 from mmalign.objectives.presets import ALIASES, GROUPS, PRESETS, preset_named
@@ -74,8 +75,16 @@ def _options(preset: Preset) -> RenderableType:
         meaning = option.meaning + (f"; also {elsewhere[name]}" if name in elsewhere else "")
         if option.only_if is not None:
             meaning += f"; with {option.only_if[0]}: {option.only_if[1]} alone"
-        table.add_row(f"[cyan]{name}[/]", _yaml(default), escape(meaning), f"[dim]{escape(option.rule)}[/]")
+        table.add_row(f"[cyan]{name}[/]", escape(_yaml(default)), escape(meaning), f"[dim]{escape(option.rule)}[/]")
     return table
+
+
+_DENSE_IN_WORDS = {
+    REFERENCE_KL: "the reference's whole next-token distributions (logits of both are computed once more)",
+    TOKEN_REWARD: "log-probs under a token-level reward model (model.token_reward)",
+    TEACHER_LOGPS: "the likeliest tokens of a teacher (model.teacher), kept on disk",
+    CONTRAST_LOGPS: "what a second model makes of them (model.teacher.contrast)",
+}
 
 
 def _reads(objective: Objective) -> Iterator[str]:
@@ -83,6 +92,11 @@ def _reads(objective: Objective) -> Iterator[str]:
     fewest = next(k for k in range(1, _MOST_RESPONSES) if objective.responses_read(tuple(range(k))))
     yield {1: "the best response of a row"}.get(fewest, f"rows of {fewest} or more ranked responses")
     yield "log-probs under a reference model" if objective.needs_reference else "no reference model"
+    if objective.numbers:
+        yield f"numbers of the responses: {', '.join(objective.numbers)}"
+    for name, words in _DENSE_IN_WORDS.items():
+        if name in objective.dense:
+            yield words
     if objective.needs_purity:
         yield "how sharp the policy's predictions are (its logits are computed once more)"
     if objective.whole_step:
@@ -97,4 +111,6 @@ def _short(source: str) -> str:
 
 
 def _yaml(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(value)}]"
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)

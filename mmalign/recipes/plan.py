@@ -23,9 +23,9 @@ from mmalign.config.schema import RecipeConfig
 from mmalign.engine.footprint import BatchShape, Footprint, Skeleton
 from mmalign.objectives.compose import Objective, build
 from mmalign.recipes import training
-from mmalign.recipes.plan_changes import Change, changes_until_it_fits
+from mmalign.recipes.plan_changes import RUNTIME_BYTES, Change, changes_until_it_fits
 from mmalign.recipes.plan_report import print_plan
-from mmalign.train.rows import PreparedRows
+from mmalign.train.rows import COLUMNS, PreparedRows
 from mmalign.train.rundir import RunDirectory
 from mmalign.train.sampler import StepSampler
 
@@ -52,6 +52,26 @@ class Batches:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decoders:
+    """The processes that decode videos for one device. They live in the memory of the machine, not of the device.
+
+    Args:
+        processes: most at a time; evaluation has workers of its own beside those of training. None without videos.
+        bytes_each: what one may take, which few videos need.
+        free_bytes: memory of this machine without what the run takes of it.
+    """
+
+    processes: int
+    bytes_each: int
+    free_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """What all may take together."""
+        return self.processes * self.bytes_each
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What `mmalign plan` found out.
 
@@ -62,6 +82,7 @@ class Plan:
         batches: how rows fall into forward passes.
         footprint: predicted peak of one device.
         memory_bytes: what the device has, and what it is.
+        decoders: processes that decode videos beside it.
         changes: what to change, in order, until it fits; empty when it does.
     """
 
@@ -71,6 +92,7 @@ class Plan:
     batches: Batches
     footprint: Footprint
     memory_bytes: tuple[int, str]
+    decoders: Decoders
     changes: tuple[Change, ...]
 
 
@@ -87,9 +109,9 @@ def run(recipe: RecipeConfig, *, memory_gb: float | None = None) -> Plan:
     objective = build(recipe.objective)
     with _directory(recipe) as run_directory:
         start = training.start_path(recipe, run_directory, state)
-        rows = training.prepare_rows(recipe, run_directory, start, objective, state).train
+        rows = training.prepare_rows(recipe, run_directory, start, objective, state)
         skeleton = Skeleton(recipe, start)
-        batches = count_batches(recipe, rows, skeleton.policy.engine)
+        batches = count_batches(recipe, rows.train, skeleton.policy.engine)
         plan = _judge(recipe, rows, skeleton, start, batches, objective, _memory(memory_gb))
         print_plan(plan)
     return plan
@@ -99,7 +121,7 @@ def count_batches(recipe: RecipeConfig, rows: PreparedRows, engine: str) -> Batc
     """Return how one epoch of `rows` falls into forward passes."""
     train = recipe.train
     sampler = StepSampler(
-        lengths=rows.tokens(engine),
+        lengths=rows.padded_tokens(engine),
         per_device_rows=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
         seed=train.seed,
@@ -122,9 +144,10 @@ def count_batches(recipe: RecipeConfig, rows: PreparedRows, engine: str) -> Batc
 
 def _shape(rows: PreparedRows, batch: tuple[int, ...], engine: str) -> BatchShape:
     """Return the shape of one forward pass; a flat row is taken to be its prompt and an average response."""
-    prompt, media, video, responses, count = np.asarray(rows.lengths)[list(batch)].astype(np.int64).T
+    lengths = np.asarray(rows.lengths)[list(batch)].astype(np.int64)
+    prompt, media, video, responses, count = lengths.reshape(-1, lengths.shape[-1]).T
     if engine == "tree":
-        sequences, columns = len(batch), int((prompt + responses).max())
+        sequences, columns = len(prompt), int((prompt + responses).max())
     else:
         sequences, columns = int(count.sum()), int((prompt + np.ceil(responses / count)).max())
         media, video = media * count, video * count
@@ -139,7 +162,7 @@ def _shape(rows: PreparedRows, batch: tuple[int, ...], engine: str) -> BatchShap
 
 def _judge(
     recipe: RecipeConfig,
-    rows: PreparedRows,
+    rows: training.Rows,
     skeleton: Skeleton,
     start: str,
     batches: Batches,
@@ -157,12 +180,26 @@ def _judge(
     )
     return Plan(
         recipe=recipe,
-        rows=rows,
+        rows=rows.train,
         engine=(skeleton.policy.engine, skeleton.policy.engine_reason),
         batches=batches,
         footprint=footprint,
         memory_bytes=memory,
+        decoders=count_decoders(recipe, rows, footprint),
         changes=changes,
+    )
+
+
+def count_decoders(recipe: RecipeConfig, rows: training.Rows, footprint: Footprint) -> Decoders:
+    """Return the processes that decode videos while `recipe` runs as predicted on one device."""
+    splits = [rows.train] if rows.held_out is None else [rows.train, rows.held_out]
+    shown = [np.asarray(split.lengths)[:, COLUMNS.index("video_tokens")].any() for split in splits]
+    loading = max(1, recipe.data.num_workers * len(splits))
+    used_bytes = 0 if torch.cuda.is_available() else footprint.total + RUNTIME_BYTES
+    return Decoders(
+        processes=loading if any(shown) else 0,
+        bytes_each=int(recipe.data.video.decode_memory_gb * 10**9),
+        free_bytes=max(0, psutil.virtual_memory().total - used_bytes),
     )
 
 

@@ -35,14 +35,17 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     _print_rows(plan, console)
     _print_batches(plan, console)
     _print_memory(plan, console)
+    _print_decoders(plan, console)
     _print_changes(plan, console)
 
 
 def _print_rows(plan: Plan, console: Console) -> None:
     facts, tree = plan.rows.facts, plan.rows.tokens("tree")
-    prompt, media, video, responses, _ = np.asarray(plan.rows.lengths).astype(np.int64).T
+    prompt, media, video, responses, _ = np.moveaxis(np.asarray(plan.rows.lengths).astype(np.int64), 2, 0)
     console.rule("rows", align="left")
     console.print(f"{len(plan.rows):,} rows; tokens of a row (prompt with media, and all responses it trains on):")
+    if plan.rows.views:
+        console.print(f"each counted as it is and in {len(plan.rows.views)} view(s): {', '.join(plan.rows.views)}")
     console.print(_histogram(tree))
     images, text = media - video, prompt - media
     console.print(
@@ -50,7 +53,8 @@ def _print_rows(plan: Plan, console: Console) -> None:
         f"{images.sum() / tree.sum():.0%} images, {video.sum() / tree.sum():.0%} videos, "
         f"{text.sum() / tree.sum():.0%} prompt text, {responses.sum() / tree.sum():.0%} responses"
     )
-    for title, key in (("refused", "refused"), ("made to fit data.max_length", "fitted")):
+    kinds = (("refused", "refused"), ("made to fit data.max_length", "fitted"), ("not selected", "not_selected"))
+    for title, key in kinds:
         for reason, count in dict(facts.get(key, {})).items():
             console.print(escape(f"  {title}: {count:,} x {reason}"))
 
@@ -90,11 +94,24 @@ def _print_memory(plan: Plan, console: Console) -> None:
         size = getattr(plan.footprint, item.name)
         if size == 0:
             continue
-        table.add_row(_size(size), item.name.replace("_", " "), f"[dim]{_MEANINGS[item.name]}[/dim]")
-    table.add_row(_size(RUNTIME_BYTES), "runtime", "[dim]Python, torch and its kernels[/dim]")
+        table.add_row(size_text(size), item.name.replace("_", " "), f"[dim]{_MEANINGS[item.name]}[/dim]")
+    table.add_row(size_text(RUNTIME_BYTES), "runtime", "[dim]Python, torch and its kernels[/dim]")
     total = plan.footprint.total + RUNTIME_BYTES
-    table.add_row(f"[bold]{_size(total)}[/bold]", "[bold]in all[/bold]", f"of {_size(memory)} ({whose})")
+    table.add_row(f"[bold]{size_text(total)}[/bold]", "[bold]in all[/bold]", f"of {size_text(memory)} ({whose})")
     console.print(table)
+
+
+def _print_decoders(plan: Plan, console: Console) -> None:
+    """Say what decoding may take: a bound, which few videos come near, and so no part of the prediction."""
+    decoders = plan.decoders
+    if not decoders.processes:
+        return
+    processes = "1 process" if decoders.processes == 1 else f"{decoders.processes} processes"
+    each = f"each at most data.video.decode_memory_gb = {decoders.bytes_each / 1e9:g}"
+    left = f"of {size_text(decoders.free_bytes)} that this machine has left"
+    console.print(f"beside it, {processes} decoding videos may take up to {size_text(decoders.bytes)} {left}; {each}")
+    if decoders.bytes > decoders.free_bytes:
+        console.print("[yellow]That is more than there is: lower data.video.decode_memory_gb or data.num_workers.[/]")
 
 
 def _print_changes(plan: Plan, console: Console) -> None:
@@ -108,13 +125,15 @@ def _print_changes(plan: Plan, console: Console) -> None:
     console.print("[bold red]It does not fit.[/bold red] Change, one after the other:")
     table = Table("then", "change", "costs", box=None, pad_edge=False, header_style="bold")
     for change in plan.changes:
-        table.add_row(_size(change.footprint.total + RUNTIME_BYTES), escape(" ".join(change.overrides)), change.cost)
+        table.add_row(
+            size_text(change.footprint.total + RUNTIME_BYTES), escape(" ".join(change.overrides)), change.cost
+        )
     console.print(table)
     if not fits(plan.changes[-1].footprint, memory):
         console.print("Even then it does not fit; spread it over several devices (configs/accelerate/fsdp2.yaml).")
 
 
-def _size(size: int) -> str:
+def size_text(size: int) -> str:
     """Return bytes with the unit that leaves two or three digits to read."""
     if abs(size) >= 1e9:
         return f"{size / 1e9:,.1f} GB"

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from mmalign.config.schema import RecipeConfig
 from mmalign.objectives.compose import build
-from mmalign.recipes import references, training
+from mmalign.recipes import references, teaching, training
+from mmalign.recipes.configuration import require_needs
 from mmalign.recipes.training import RunResult
 from mmalign.train import loop, runtime
 
@@ -31,34 +32,40 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
     accelerator = runtime.start(config.train)
     directory = training.open_directory(config, accelerator, resume=resume)
 
-    # 2. The objective: which responses it reads, and whether it compares with a reference.
+    # 2. The objective: which responses it reads, and what it reads beside the policy.
     objective = build(config.objective)
+    require_needs(config, objective)
 
     # 3. Rows, checked and counted, so that any step can open them by number. No weights are loaded yet.
     start = training.start_path(config, directory, accelerator)
     rows = training.prepare_rows(config, directory, start, objective, accelerator)
 
-    # 4. The model as it starts: adapters on, parts frozen, dropout off.
+    # 4. What a teacher predicts for the rows, on disk, if the objective imitates one; its model is gone again then.
+    taught = teaching.ask_teacher(config, directory, rows, objective, start, accelerator)
+
+    # 5. The model as it starts: adapters on, parts frozen, dropout off.
     policy = training.load_start(config, start, accelerator)
 
-    # 5. The reference, taken before anything moves.
+    # 6. The reference, taken before anything moves, and what else is asked beside it.
     reference = references.build_reference(config, policy, objective, accelerator)
     version = references.version_for_table(config, reference)
+    sources = references.build_sources(config, policy, objective, accelerator)
 
-    # 6. Optimiser, ranks and precision around them; frozen vision towers speak once per batch.
-    learner = training.build_learner(config, policy, reference, objective, accelerator)
+    # 7. Optimiser, ranks and precision around them; frozen vision towers speak once per batch.
+    learner = training.build_learner(config, policy, reference, objective, accelerator, sources)
 
-    # 7. The order of rows, the length of the run, the learning rate of every step.
+    # 8. The order of rows, the length of the run, the learning rate of every step.
     course = training.build_course(config, directory, rows, learner, start)
 
-    # 8. A table of the reference in place of its model, if the recipe wants one; then nobody holds the model any more.
+    # 9. A table of the reference in place of its model, if the recipe wants one; then nobody holds the model any more.
     course = references.with_precomputed_reference(course, version)
+    course = teaching.with_teacher(course, taught)
     del reference, learner
 
-    # 9. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
+    # 10. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
     position = training.continue_or_begin(course, resume=resume)
     training.describe(config, course, rows, policy)
     loop.train(course, position)
 
-    # 10. The trained model, and what the run says about itself.
+    # 11. The trained model, and what the run says about itself.
     return training.finish(course, rows)

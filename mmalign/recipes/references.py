@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 
 from accelerate import Accelerator
+from torch import nn
 
-from mmalign.config.schema import RecipeConfig
+from mmalign.config.schema import TRL_MIXUP_ALPHA, RecipeConfig
 from mmalign.engine import fingerprint
 from mmalign.engine.load import load_model
+from mmalign.engine.moving_reference import EarlierAdapter, MovingReference
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precomputed, Reference
 from mmalign.engine.reference_table import ReferenceTable
 from mmalign.errors import ConfigError
 from mmalign.objectives.compose import Objective
-from mmalign.sources.quarantine import Quarantine
-from mmalign.train.loader import LoadedBatch, load_ahead
+from mmalign.objectives.dense import REFERENCE_KL, TOKEN_REWARD
+from mmalign.recipes.tables import Filling, fill, missing_rows
+from mmalign.train.beside import Sources
+from mmalign.train.loader import LoadedBatch
 from mmalign.train.loop import Course, Split
-from mmalign.train.progress import Counting
 from mmalign.train.runtime import is_sharded
 from mmalign.train.step import Learner
-from mmalign.train.vanished import record, require_few
 
 
 def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
@@ -32,29 +33,66 @@ def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, 
     Raises:
         ConfigError: a second whole model would be needed where none fits on one rank.
     """
+    reference = _at_start(config, policy, objective, accelerator)
+    update = config.model.reference_update
+    if update is None or isinstance(reference, NoReference):
+        return reference
+    share = 1.0 if update.kind == "sync" else update.mixup_alpha or TRL_MIXUP_ALPHA
+    return MovingReference(reference, policy, every_steps=update.every_steps, share=share)
+
+
+def _at_start(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
     if not objective.needs_reference:
         return NoReference()
-    needs_second_model = config.model.reference is not None or (
-        config.model.lora is None and not config.model.precompute_reference
-    )
+    if is_sharded(accelerator) and config.model.reference_update is not None:
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} spreads the policy over ranks, and no rank holds the weights that "
+            "model.reference_update would copy; leave it out, or run with DDP"
+        )
+    # What an adapter starts from is the bare model, unless it goes on with weights that it had before.
+    adapter_off = config.model.lora is not None and config.model.adapter is None
+    named = config.model.reference
+    if named == config.model.path and config.model.lora is not None:
+        adapter_off, named = True, None
+    needs_second_model = named is not None or (not adapter_off and not config.model.precompute_reference)
     if is_sharded(accelerator) and needs_second_model:
+        table = "" if REFERENCE_KL in objective.dense else "set model.precompute_reference: true or "
         raise ConfigError(
             f"{accelerator.distributed_type.value} spreads the policy over ranks, but a second model stands whole "
-            "on each; leave out model.reference, and set model.precompute_reference: true or train with model.lora"
+            f"on each; leave out model.reference, and {table}train with model.lora"
         )
-    if config.model.reference is not None:
-        model = load_model(
-            config.model.reference,
-            dtype=config.weights_dtype(),
-            attn_implementation=config.model.attn_implementation,
-            quantize=config.model.quantize,
-            trust_remote_code=config.model.trust_remote_code,
-        )
-        return FrozenCopy.of_model(model, policy)
-    if config.model.lora is not None:
-        return AdapterOff(policy)
+    if named is not None:
+        return FrozenCopy.of_model(_frozen_model(config, named), policy)
+    if adapter_off:
+        return AdapterOff(policy) if config.model.reference_update is None else EarlierAdapter(policy)
     # A table is filled before the first step, while the policy itself still is the start.
     return FrozenCopy(policy) if config.model.precompute_reference else FrozenCopy.of_start(policy)
+
+
+def build_sources(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Sources:
+    """Return what is asked beside policy and reference; a teacher's tables are added by `teaching.py`.
+
+    Raises:
+        ConfigError: a second whole model would be needed where none fits on one rank.
+    """
+    if TOKEN_REWARD not in objective.dense:
+        return Sources()
+    if is_sharded(accelerator):
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} spreads the policy over ranks, but model.token_reward stands whole "
+            "on each; run on several ranks without sharding, with model.lora"
+        )
+    return Sources(token_reward=FrozenCopy.of_model(_frozen_model(config, config.model.token_reward), policy))
+
+
+def _frozen_model(config: RecipeConfig, path: str) -> nn.Module:
+    return load_model(
+        path,
+        dtype=config.weights_dtype(),
+        attn_implementation=config.model.attn_implementation,
+        quantize=config.model.quantize,
+        trust_remote_code=config.model.trust_remote_code,
+    )
 
 
 def version_for_table(config: RecipeConfig, reference: Reference) -> str | None:
@@ -98,33 +136,17 @@ def _with_table(split: Split, course: Course, version: str, name: str) -> Split:
             "precision": accelerator.mixed_precision,
         },
     )
-    # Nobody writes before everybody has asked: ranks share out the rows that they found missing.
-    missing = table.missing()
+    missing = missing_rows(table, rows)
     accelerator.wait_for_everyone()
-    if missing:
-        sampler = replace(split.sampler, lengths=[split.sampler.lengths[row] for row in missing], shuffle=False)
-        plan = (
-            tuple(missing[row] for row in rows)
-            for step in range(sampler.steps_per_epoch)
-            for rows in sampler.micro_batches(step, accelerator.process_index)
-        )
-        counting = Counting(f"reference log-probs of {name} rows, batches")
-        loading = closing(load_ahead(split.reader, plan, course.data.num_workers))
-        refused = Quarantine(course.run.quarantine, max_share=1.0)
-        with loading as batches, closing(refused), counting, accelerator.autocast():
-            for loaded in counting.each(batches):
-                record(loaded.refused, refused)
-                _write_reference(table, split.learner, loaded)
-        accelerator.wait_for_everyone()
-    left_out = frozenset(table.missing())
-    require_few(
-        f"reference log-probs of {name} rows",
-        len(left_out),
-        rows=len(rows),
-        max_share=course.data.max_refused_share,
+    how = Filling(
+        accelerator=accelerator,
+        reader=split.reader,
+        sampler=split.sampler,
+        data=course.data,
         quarantine=course.run.quarantine,
+        name=f"reference log-probs of {name} rows",
     )
-    reader = replace(split.reader, left_out=left_out)
+    reader = fill(table, missing, how, lambda loaded: _write_reference(table, split.learner, loaded))
     return Split(reader, split.sampler, replace(split.learner, reference=Precomputed(table)))
 
 

@@ -46,11 +46,27 @@ PICTURES: tuple[Picture, ...] = (
     Picture(title="Accuracy", metrics={"rewards/accuracies": "training"}, unit="share of pairs", ends=(0.0, 1.0)),
     Picture(title="Rewards", metrics={"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
     Picture(title="Log-prob of answers", metrics={"logps/chosen": "chosen", "logps/rejected": "rejected"}, unit="nats"),
+    Picture(
+        title="Image reliance",
+        metrics={"image_reliance": "held out"},
+        unit="nats a token that blank media cost the better answers",
+    ),
     Picture(title="Gradient norm", metrics={"grad_norm": "before clipping"}, log=True),
     Picture(title="Learning rate", metrics={"learning_rate": "of the step"}),
     Picture(title="Length", metrics={"lengths/chosen": "chosen", "lengths/rejected": "rejected"}, unit="tokens"),
     Picture(
         title="Chosen is longer", metrics={"lengths/chosen_longer": "training"}, unit="share of pairs", ends=(0.0, 1.0)
+    ),
+    Picture(
+        title="Reward with length",
+        metrics={"rewards/length_correlation": "training"},
+        unit="correlation inside pairs",
+        ends=(-1.0, 1.0),
+    ),
+    Picture(
+        title="Distance from the reference",
+        metrics={"kl/k1": "mean log-ratio (k1)", "kl/k3": "never below 0 (k3)"},
+        unit="nats per token of the rows' answers",
     ),
     Picture(title="Time", metrics={"step_time_s": "step", "data_time_s": "of it, waiting for data"}, unit="seconds"),
 )

@@ -190,7 +190,7 @@ class DataPage:
             low, high = min(self._answers), max(self._answers)
             shapes: Counter[str] = Counter()
             for answers, many in self._answers.items():
-                shapes[{1: "demonstrations", 2: "pairs"}.get(answers, "ranked lists")] += many
+                shapes[{1: "one answer", 2: "pairs"}.get(answers, "ranked lists")] += many
             many_answers = str(low) if low == high else f"{low} to {high}"
             beside = f"characters in the median row, {max(self._lengths):,} at most"
             tiles.append(Tile(title="Answers a row", value=many_answers, beside=_listed(shapes)))

@@ -68,8 +68,9 @@ class MediaShelf:
 
     def _look(self, ref: MediaRef, field: str, entry: dict[str, Any]) -> RowError | None:
         """Fill the entry of a medium: what it is, its picture, or what is wrong with it."""
-        modality, limits = MODALITIES[ref.kind], self._limits[ref.kind]
         try:
+            limits = self._limits[ref.kind]
+            modality = MODALITIES[ref.kind]
             entry["facts"] = described(modality.check(ref, limits, field=field))
             if not self._closed:
                 self._keep(modality.render(ref, limits, PICTURE_PIXELS, field=field), entry, "picture")

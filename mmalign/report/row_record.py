@@ -41,6 +41,7 @@ def of_preference(preference: Preference, place: Place, draw: Draw = lambda row,
             for k, response in enumerate(preference.responses)
         ],
         "ties": [list(group) for group in preference.ties],
+        "label": preference.label,
         "margin": preference.margin,
         "weight": preference.weight if preference.weight != 1 else None,
         "difficulty": preference.difficulty,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -46,8 +47,8 @@ def write_run_report(root: str | Path, *, examples: Sequence[Example] = ()) -> P
 def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
     """Return the page of a run."""
     lines = [line for line in read_metrics(run.metrics) if isinstance(line, dict) and isinstance(line.get("step"), int)]
-    config = _read(run.config)
-    values = _mapping(yaml.safe_load, config)
+    config = text_of(run.config)
+    values = mapping_of(yaml.safe_load, config)
     refusals = list(recorded(run.quarantine))
     return render(
         "run.html.j2",
@@ -55,7 +56,7 @@ def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
         version=__version__,
         recipe=str(values.get("recipe", "run")),
         status="finished" if run.final.is_dir() else "not finished",
-        lead=_lead(values),
+        lead=lead_of(values),
         tiles=tiles(lines),
         findings=diagnose(lines),
         charts=chart_cards(lines),
@@ -64,7 +65,7 @@ def render_run(run: RunDirectory, examples: Sequence[Example] = ()) -> str:
         quarantine_total=len(refusals),
         look=_look(values, run, refusals),
         config=config,
-        manifest=flat(_mapping(json.loads, _read(run.manifest))),
+        manifest=flat(mapping_of(json.loads, text_of(run.manifest))),
     )
 
 
@@ -83,6 +84,9 @@ def tiles(lines: Sequence[Mapping[str, Any]]) -> list[Tile]:
         if (curve := curves.get(metric, fewest=1)) is not None:
             found.append(_held_out(title, curve))
             break
+    if (curve := curves.get("eval_image_reliance", fewest=1)) is not None:
+        tile = _held_out("Image reliance", curve)
+        found.append(replace(tile, beside=f"nats a token that blank media cost, {tile.beside}"))
     if (curve := curves.get("step_time_s", fewest=1)) is not None:
         beside = f"{_duration(sum(curve.values))} in all"
         found.append(Tile(title="Per step", value=_duration(median(curve.values)), beside=beside))
@@ -132,7 +136,8 @@ def _reach(train: str, refusals: Sequence[Refusal]) -> list[str]:
     return ["--limit", str(last)] if last > MOST_ROWS else []
 
 
-def _lead(values: Mapping[str, Any]) -> str:
+def lead_of(values: Mapping[str, Any]) -> str:
+    """Return objective and model of a resolved recipe in words, as far as it says them."""
     model = values.get("model")
     path = model.get("path") if isinstance(model, Mapping) else None
     try:
@@ -143,11 +148,12 @@ def _lead(values: Mapping[str, Any]) -> str:
     return " on ".join(str(part) for part in (description, path) if part)
 
 
-def _read(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return the text of a file, "" where there is none."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _mapping(parse: Any, text: str) -> Mapping[str, Any]:
+def mapping_of(parse: Any, text: str) -> Mapping[str, Any]:
     """Return what a file says when it says anything; a file spoilt by hand must not cost the report."""
     try:
         values = parse(text) if text else {}

@@ -2,7 +2,7 @@
 
 Source: LLaMA-Factory, data/README.md. `history` is a list of [question, answer]; media are `<image>` and `<video>`
 tags. Uni-DPO's rows are of this format and have `score_chosen` and `score_rejected` beside the answers
-(pspdada/Uni-DPO, Multimodal/LlamaFactory/data/dataset_info.json).
+(pspdada/Uni-DPO, Multimodal/LlamaFactory/data/dataset_info.json). `kto_tag` beside `output` judges it: true is good.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ EXAMPLES = {
         "system": "You are a translator.",
         "history": [["Translate to French: stove.", "cuisiniere"]],
     },
+    "one answer, judged: KTO": {"instruction": "What boils water?", "output": "A fridge.", "kto_tag": False},
 }
 NEEDS = ("instruction", "chosen", "rejected")
 

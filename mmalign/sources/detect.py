@@ -33,13 +33,9 @@ from mmalign.sources import (
     vistadpo,
 )
 from mmalign.sources.meaning import Watched, require_meaning_read, with_common_columns
-from mmalign.sources.quarantine import Refusal
+from mmalign.sources.quarantine import Refusal, RefusedRow
 from mmalign.sources.read import RawRow, read_raw
-from mmalign.sources.soundness import (
-    require_compared,
-    require_readable_columns,
-    require_sound,
-)
+from mmalign.sources.soundness import require_readable_columns, require_sound
 
 
 class Source(NamedTuple):
@@ -141,7 +137,6 @@ def parse(raw: RawRow, format: str | None = None) -> Preference:
     require_readable_columns(values)
     source = source or detect(values)
     preference = _parsed(source, watched)
-    require_compared(preference, values)
     require_meaning_read(values, watched.asked, source.name)
     require_sound(preference)
     own_id = preference.id or _own_id(watched)
@@ -166,6 +161,7 @@ def read(
     format: str | None = None,
     on_refused: Callable[[Refusal], None],
     allow_network: bool = False,
+    parse: Callable[[RawRow, str | None], Preference] = parse,
 ) -> Iterator[Preference]:
     """Yield the preferences of a file, folder or hub id in their order; what is refused goes to `on_refused`.
 
@@ -176,27 +172,55 @@ def read(
         format: name of a format; None recognises it row by row.
         on_refused: called once for every refused row.
         allow_network: whether a hub id may be fetched.
+        parse: makes a preference of a raw row.
 
     Raises:
         DataError: the file cannot be read any further, or `format` names no format.
     """
 
-    def refuse(file: str, row: int, error: RowError) -> None:
-        on_refused(Refusal.of(file, row, error))
+    for row in every_row(path, format=format, allow_network=allow_network):
+        if isinstance(row, RefusedRow):
+            on_refused(row.refusal)
+        else:
+            yield row
 
+
+def every_row(
+    path: str | os.PathLike[str], *, format: str | None = None, allow_network: bool = False
+) -> Iterator[Preference | RefusedRow]:
+    """Yield what stands at every place of a file, folder or hub id, in order: the preference, or why there is none.
+
+    Arguments, ids and errors as those of `read`.
+    """
     if format:
         named(format)
+    broken: list[RefusedRow] = []
+
+    def on_broken(file: str, row: int, error: RowError) -> None:
+        broken.append(RefusedRow(Refusal.of(file, row, error), {}))
+
     seen: set[int] = set()
-    for raw in read_raw(path, on_broken=refuse, allow_network=allow_network):
-        try:
-            preference = parse(raw, format)
-        except RowError as error:
-            refuse(raw.file, raw.row, error)
-            continue
-        while hash(preference.id) in seen:
-            preference = dataclasses.replace(preference, id=f"{preference.id} ({raw.file}:{raw.row})")
-        seen.add(hash(preference.id))
-        yield preference
+    try:
+        for raw in read_raw(path, on_broken=on_broken, allow_network=allow_network):
+            yield from broken
+            broken.clear()
+            yield _row(raw, format, seen)
+    except DataError:  # what was broken before the file ended is known all the same
+        yield from broken
+        raise
+    yield from broken
+
+
+def _row(raw: RawRow, format: str | None, seen: set[int]) -> Preference | RefusedRow:
+    """Return what a raw row is, its id made to differ from those that were seen."""
+    try:
+        preference = parse(raw, format)
+    except RowError as error:
+        return RefusedRow(Refusal.of(raw.file, raw.row, error), raw.values)
+    while hash(preference.id) in seen:
+        preference = dataclasses.replace(preference, id=f"{preference.id} ({raw.file}:{raw.row})")
+    seen.add(hash(preference.id))
+    return preference
 
 
 def _own_id(values: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """Columns that change what a row means, in any format: read for every format in one place, or the row is refused.
 
-A format reads what it knows. Of the columns below, the pair's scores, `margin`, `system` and `is_tie` mean the same
-wherever they stand and are put into every record here; each of the others is read by some formats alone. Whatever is
-filled and was read by nobody would be dropped in silence, and the row would teach something else: it is refused.
+A format reads what it knows. Of the columns below, the pair's scores, `margin`, `system`, `is_tie` and the judgement of
+an only answer (`label`, `kto_tag`) mean the same wherever they stand and are put into every record here; each of the
+others is read by some formats alone. Whatever is filled and was read by nobody would be dropped in silence, and the row
+would teach something else: it is refused.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from mmalign.formats.preference import Preference, Response
 from mmalign.sources.candidates import PAIR_SCORES, pair_scores
 from mmalign.sources.turns import or_nothing
 
-_MEDIA = ("image", "images", "img_path", "image_path", "video", "videos", "video_path")
+_MEDIA = ("image", "images", "img_path", "image_path", "video", "videos", "video_path", "media")
 _REJECTED_MEDIA = ("rejected_images", "rejected_videos")
+LABELS = ("label", "kto_tag")
+"""Columns that judge an only answer: TRL's and ms-swift's, and LLaMA-Factory's."""
 _PAIR_SCORE_COLUMNS = tuple(name for pair in PAIR_SCORES for name in pair)
 MEANINGFUL = (*_MEDIA, *_REJECTED_MEDIA, "system", "history", "margin", "is_tie", *_PAIR_SCORE_COLUMNS)
 _EMPTY_TEXTS = ("", "[]", "{}")
@@ -52,6 +55,8 @@ def with_common_columns(preference: Preference, values: Watched) -> Preference:
         facts["margin"] = values["margin"]
     if "system" not in values.asked and not is_empty(values.get("system")):
         facts["prompt"] = _with_system(values["system"], preference.prompt)
+    if len(preference.responses) == 1 and preference.label is None:
+        facts["label"] = _label(values)
     if len(preference.responses) == 2:
         if "is_tie" not in values.asked and _is_tie(values.get("is_tie")):
             facts["ties"] = ((0, 1),)
@@ -95,6 +100,24 @@ def _with_system(system: Any, prompt: tuple[Message, ...]) -> tuple[Message, ...
     if said and said != [system]:
         raise RowError("row says in two ways what the system's text is", field="system", value=system)
     return prompt if said else (Message.of("system", system), *prompt)
+
+
+def _label(values: Watched) -> bool | None:
+    """Return how the only answer of a row was judged.
+
+    A text under `label` is a class or a name, as in many tables, and judges nothing; a number might, and nobody knows
+    which way.
+    """
+    found: dict[str, bool] = {}
+    for name in LABELS:
+        raw = dict(values).get(name)
+        if isinstance(raw, bool):
+            found[name] = values.get(name)
+        elif isinstance(raw, int | float) or (name == "kto_tag" and not is_empty(raw)):
+            raise RowError("judgement of an answer must be true or false", field=name, value=raw)
+    if len(set(found.values())) > 1:
+        raise RowError("row says in two ways how its answer was judged", field="label", value=found)
+    return next(iter(found.values()), None)
 
 
 def _is_tie(raw: Any) -> bool:

@@ -29,6 +29,13 @@ EXAMPLES = {
             {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "A fridge."}]}], "score": 1.0},
         ],
     },
+    "one response, judged by itself": {
+        "id": "kitchen-4",
+        "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is on the stove?"}]}],
+        "images": ["kitchen.jpg"],
+        "completion": [{"role": "assistant", "content": [{"type": "text", "text": "A red kettle and two pans."}]}],
+        "label": False,
+    },
     "videos: a clip of a file, and a list of frames; the rejected side saw other media": {
         "id": "kitchen-3",
         "prompt": [
@@ -72,9 +79,10 @@ def matches(values: Mapping[str, Any]) -> bool:
         return False
     if _holds_conversations(values.get("responses")):
         return True
-    if not is_turns(values.get("chosen")):
+    answer = values.get("completion") if isinstance(values.get("label"), bool) else values.get("chosen")
+    if not is_turns(answer):
         return False
-    turns = [turn for turn in (*values["prompt"], *values["chosen"]) if isinstance(turn, Mapping)]
+    turns = [turn for turn in (*values["prompt"], *answer) if isinstance(turn, Mapping)]
     contents = [turn.get("content") for turn in turns]
     return (
         not any(name in values for name in ("image", "video"))

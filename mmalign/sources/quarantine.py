@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mmalign.errors import DataError, RowError, show
 
@@ -28,6 +30,14 @@ class Refusal:
         """Turn the error of a row into its record."""
         value = "" if error.value is None else show(error.value)
         return cls(file=file, row=row, field=error.field, value=value, reason=error.reason, hint=error.hint)
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """A row that is no preference: why, and what stands in its columns; nothing where it could not be read."""
+
+    refusal: Refusal
+    columns: Mapping[str, Any]
 
 
 class Quarantine:

@@ -1,6 +1,7 @@
 """LLaMA-Factory's sharegpt rows: `conversations` (from/value) or `messages` (role/content), media as tags.
 
-With `chosen` and `rejected` a row is a preference; without them a demonstration, of which the last answer is learnt.
+With `chosen` and `rejected` a row is a preference; without them a demonstration, of which the last answer is learnt, or
+with `kto_tag` (in ms-swift `label`) an answer that was judged by itself.
 Source: LLaMA-Factory, data/README.md (sharegpt and OpenAI formats). As there, `<image>` and `<video>` tags must be as
 many as the media, and a video may be a list of frame files.
 """
@@ -52,6 +53,14 @@ EXAMPLES = {
             {"role": "assistant", "content": "Red."},
         ],
         "images": ["kitchen.jpg"],
+    },
+    "one answer, judged: KTO": {
+        "messages": [
+            {"role": "user", "content": "<image>What is on the stove?"},
+            {"role": "assistant", "content": "A red kettle and two pans."},
+        ],
+        "images": ["kitchen.jpg"],
+        "kto_tag": False,
     },
 }
 NEEDS = ("conversations", "chosen", "rejected")

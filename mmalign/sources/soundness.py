@@ -11,7 +11,6 @@ from mmalign.formats.values import require_text
 from mmalign.sources.meaning import is_empty
 
 NOT_SUPPORTED = ("audio", "audios", "tools", "chat_template_kwargs")
-UNPAIRED_LABELS = ("label", "kto_tag")
 
 
 def require_readable_columns(values: Mapping[str, Any]) -> None:
@@ -24,18 +23,6 @@ def require_readable_columns(values: Mapping[str, Any]) -> None:
         if not is_empty(values.get(name)):
             hint = "text, images and videos are"
             raise RowError(f"column {name} is not supported", field=name, value=values[name], hint=hint)
-
-
-def require_compared(preference: Preference, values: Mapping[str, Any]) -> None:
-    """Refuse rows whose only answer is judged good or bad: taken as demonstrations they would teach the bad ones.
-
-    Raises:
-        RowError: the row has one answer and a label that is true or false.
-    """
-    for name in UNPAIRED_LABELS:
-        if len(preference.responses) == 1 and isinstance(values.get(name), bool):
-            hint = "rows need chosen and rejected"
-            raise RowError("row is judged alone, not compared", field=name, value=values[name], hint=hint)
 
 
 def require_sound(preference: Preference) -> None:

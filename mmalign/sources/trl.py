@@ -1,5 +1,7 @@
 """TRL's preference rows: conversational, standard (plain texts), with an implicit prompt; and prompt with completion.
 
+A completion with a `label` is TRL's unpaired row, of which KTO learns: true is good, false is bad.
+
 Source: TRL 1.16, docs/source/dataset_formats.md, `prepare_multimodal_messages` and `extract_prompt`. Images of rows
 whose content is plain text stand before the first user turn. Departures: a plain-text prompt becomes a user turn, so
 that the chat template is applied to it; an implicit prompt of plain texts ends at a word, never inside one; an
@@ -60,6 +62,13 @@ EXAMPLES = {
         "prompt": [{"role": "user", "content": "What is on the stove?"}],
         "completion": [{"role": "assistant", "content": "A red kettle."}],
     },
+    "unpaired": {
+        "images": ["kitchen.jpg"],
+        "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is on the stove?"}]}],
+        "completion": [{"role": "assistant", "content": [{"type": "text", "text": "A red kettle and two pans."}]}],
+        "label": False,
+    },
+    "unpaired, standard": {"prompt": "What boils water?", "completion": "A kettle.", "label": True},
 }
 NEEDS = ("chosen", "rejected", "prompt")
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"

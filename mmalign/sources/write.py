@@ -106,17 +106,19 @@ def write(
 def to_trl(preference: Preference) -> dict[str, Any]:
     """Return TRL's conversational row: prompt, chosen, rejected, media; prompt and completion for one answer.
 
+    An answer that was judged by itself makes an unpaired row, with its label.
+
     TRL 1.16 reads images alone; `videos` stand as `datasets` knows them.
     """
     row = to_columns(preference)
-    if len(preference.responses) == 1:
+    if "chosen" in row and len(preference.responses) == 1:
         row["completion"] = row.pop("chosen")
-    names = ("id", "prompt", "images", "videos", "chosen", "rejected", "completion", "margin")
+    names = ("id", "prompt", "images", "videos", "chosen", "rejected", "completion", "label", "margin")
     return {name: row[name] for name in names if name in row}
 
 
 def to_sharegpt(preference: Preference, save: Callable[[MediaRef], Any]) -> dict[str, Any]:
-    """Return LLaMA-Factory's sharegpt row; one answer makes a demonstration."""
+    """Return LLaMA-Factory's sharegpt row; one answer makes a demonstration, or a row of KTO where it was judged."""
     turns = [_turn(message, preference.media, "from", "value", _SHAREGPT_ROLES) for message in preference.prompt]
     answers = [_turn(_only_turn(preference, k), (), "from", "value", _SHAREGPT_ROLES) for k in _ends(preference)]
     row: dict[str, Any] = {"id": preference.id, "conversations": turns}
@@ -124,18 +126,25 @@ def to_sharegpt(preference: Preference, save: Callable[[MediaRef], Any]) -> dict
         row["conversations"] = [*turns, *answers]
     else:
         row |= {"chosen": answers[0], "rejected": answers[1]}
+    if preference.label is not None:
+        row["kto_tag"] = preference.label
     return row | _media_columns("", preference, preference.media, save)
 
 
 def to_swift(preference: Preference, save: Callable[[MediaRef], Any]) -> dict[str, Any]:
-    """Return ms-swift's row; all answers worse than the best become `rejected_response`."""
+    """Return ms-swift's row; all answers worse than the best become `rejected_response`.
+
+    An answer that was judged by itself makes a row of KTO, with its label.
+    """
     turns = [
         _turn(message, preference.media, "role", "content")
         for message in (*preference.prompt, _only_turn(preference, 0))
     ]
     row: dict[str, Any] = {"id": preference.id, "messages": turns}
     row |= _media_columns("", preference, preference.media, save)
-    worse = [k for k, level in enumerate(preference.levels()) if level > 0]
+    if preference.label is not None:
+        row["label"] = preference.label
+    worse = _worse_than_the_first(preference)
     texts = [_only_turn(preference, k).text for k in worse]
     if texts:
         row["rejected_response"] = texts[0] if len(texts) == 1 else texts
@@ -174,7 +183,7 @@ def _require_sayable(preference: Preference, to: str) -> None:
     if len(levels) > 1 and levels[-1] == 0:
         raise RowError(f"{to} cannot say that answers are equally good", field="ties", value=preference.ties)
     own = [k for k, response in enumerate(preference.responses) if response.media is not None]
-    worse = [k for k, level in enumerate(levels) if level > 0]
+    worse = _worse_than_the_first(preference)
     if own and not (TARGETS[to].says_response_media and own == worse and len(worse) == 1):
         raise RowError(f"{to} cannot say that this answer saw other media", field=f"responses[{own[0]}].media")
     for ref in (*preference.media, *(ref for response in preference.responses for ref in response.media or ())):
@@ -191,11 +200,13 @@ def _require_sayable(preference: Preference, to: str) -> None:
 
 
 def _require_sayable_medium(ref: MediaRef, to: str) -> None:
-    """Refuse a video of which the other format would show more, or nothing: the answers speak of the part.
+    """Refuse a kind of media that the other format does not know, and a video of which it would show more, or nothing.
 
     Raises:
         RowError: it would.
     """
+    if ref.kind not in TAG_OF:
+        raise RowError(f"{to} cannot hold this kind of media", field="media", value=ref.kind)
     if ref.kind == "video" and (ref.span_s is not None or ref.frame_indices is not None):
         part = ref.span_s if ref.span_s is not None else ref.frame_indices
         raise RowError(f"{to} cannot say that a part of the video is meant", field="videos", value=part)
@@ -238,6 +249,11 @@ def _lost_order(levels: tuple[int, ...], to: str) -> Iterator[str]:
 
 def _ends(preference: Preference) -> tuple[int, ...]:
     return (0,) if len(preference.responses) == 1 else (0, preference.worst())
+
+
+def _worse_than_the_first(preference: Preference) -> list[int]:
+    levels = preference.levels()
+    return [k for k, level in enumerate(levels) if level > levels[0]]
 
 
 def _only_turn(preference: Preference, k: int) -> Message:

@@ -5,6 +5,7 @@
       optimizer.safetensors  see `state.py`; nothing is pickled
       rng-0.safetensors      one per rank
       memory.safetensors     what the objective remembers from step to step, if it does
+      reference.safetensors  the reference's weights, if it follows the policy
       checkpoint.json        position, identity of the run, and the size of every file; written last
 
 A checkpoint is written to a hidden directory beside its place, flushed to disk, and renamed. A process killed at any

@@ -17,6 +17,9 @@ from mmalign.train.curves import Curves, is_finite
 _SMALLEST_RISE = 1e-3
 """Rise of the held-out loss that counts even where the lowest is 0, as a hinge may be."""
 
+_LEAST_RELIANCE = 0.01
+"""Nats per token that blank media cost a model that looks at all."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -104,6 +107,8 @@ def _rewards_do_not_move(curves: Curves) -> Finding | None:
     margin, accuracy = curves.get("rewards/margins"), curves.get("rewards/accuracies")
     if margin is None or accuracy is None or abs(margin.change) > 0.1:
         return None
+    if any(line.get("reference_moves") for line in curves.lines):  # margins begin anew with every move
+        return None
     # Under a small beta a small change is real, if it is clear of the noise and changes which answer is preferred.
     if margin.moved and (abs(margin.change) > 0.02 or abs(accuracy.change) > 0.1):
         return None
@@ -154,6 +159,38 @@ def _one_side_longer(curves: Curves) -> Finding | None:
     )
     evidence = {"chosen_longer": share, "lengths/chosen": mean_chosen, "lengths/rejected": mean_rejected}
     return Finding("one_side_longer", sentence, advice, evidence)
+
+
+def _reward_follows_length(curves: Curves) -> Finding | None:
+    correlation, longer = curves.get("rewards/length_correlation"), curves.get("lengths/chosen_longer")
+    if correlation is None or abs(correlation.end) < 0.7:
+        return None
+    # Where one side is nearly always the longer one, reward cannot but follow length: that is another finding.
+    if longer is None or not 0.15 < fmean(longer.values) < 0.85:
+        return None
+    side = "longer" if correlation.end > 0 else "shorter"
+    sentence = (
+        f"The reward follows length: inside pairs its correlation with the number of tokens is {correlation.end:.2f} "
+        f"in the last quarter, though the chosen answer is the longer one in {fmean(longer.values):.0%} of them: the "
+        f"{side} answer wins, whichever is better."
+    )
+    advice = (
+        "Compare the length of generated answers before and after; take an objective per token (simpo, ipo, ld_dpo)."
+    )
+    return Finding("reward_follows_length", sentence, advice, {"correlation": correlation.end})
+
+
+def _far_from_reference(curves: Curves) -> Finding | None:
+    distance = curves.get("kl/k3")
+    if distance is None or not (distance.moved and distance.change > 0) or distance.end < 2:
+        return None
+    sentence = (
+        f"The policy is far from its reference: {_number(distance.end)} nats per token on the answers of the rows in "
+        f"the last quarter (k3; {_number(distance.start)} in the first). So large a distance means that whole answers "
+        "were made nearly impossible, and that other text has changed with them."
+    )
+    advice = "Raise beta, lower train.learning_rate, or stop earlier; judge by generated answers."
+    return Finding("far_from_reference", sentence, advice, {"kl/k3": distance.end})
 
 
 def _saturated_from_the_start(curves: Curves) -> Finding | None:
@@ -214,6 +251,26 @@ def _waits_for_data(curves: Curves) -> Finding | None:
     return Finding("waits_for_data", sentence, advice, {"share": share})
 
 
+def _looks_away(curves: Curves) -> Finding | None:
+    reliance = curves.get("eval_image_reliance", fewest=1)
+    if reliance is None:
+        return None
+    first, last = reliance.values[0], reliance.values[-1]
+    before = f"from {_number(first)} to {_number(last)}" if len(reliance.values) > 1 else f"{_number(last)}"
+    if last >= _LEAST_RELIANCE and last >= 0.5 * first:
+        return None
+    what = "hardly looks at its media" if last < _LEAST_RELIANCE else "looks at its media less than before"
+    sentence = (
+        f"The model {what}: made blank, they cost the better held-out answers {before} nats per token "
+        "(eval_image_reliance)."
+    )
+    advice = (
+        "Read some rows: can they be answered without looking? Objectives under changed media (mdpo) teach to look; "
+        "see also that model.freeze leaves the projector free."
+    )
+    return Finding("looks_away", sentence, advice, {"first": first, "last": last})
+
+
 RULES: tuple[Callable[[Curves], Finding | None], ...] = (
     _non_finite,
     _learning_rate_zero,
@@ -222,8 +279,11 @@ RULES: tuple[Callable[[Curves], Finding | None], ...] = (
     _chosen_falls,
     _rewards_do_not_move,
     _one_side_longer,
+    _reward_follows_length,
+    _far_from_reference,
     _saturated_from_the_start,
     _overfits,
+    _looks_away,
     _gradient_spikes,
     _waits_for_data,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -60,15 +61,16 @@ def evaluate(
     metrics, refused_rows = Totals(), []
 
     def scored() -> Iterator[Scored]:
-        with closing(load_ahead(reader, plan, num_workers)) as batches:
-            for loaded in batches:
-                record(loaded.refused, refused)
-                refused_rows.extend(loaded.refused)
-                yield forward(learner, loaded)
+        for loaded in batches:
+            record(loaded.refused, refused)
+            refused_rows.extend(loaded.refused)
+            yield forward(learner, loaded)
 
-    for one, step in _with_step_facts(learner, scored()):
-        output = learner.objective(one.policy, one.reference, one.facts, step)
-        metrics.add(output.metrics, counted=not one.is_filler)
+    with closing(load_ahead(reader, plan, num_workers)) as batches:
+        sizes = [len(sampler.micro_batches(step, rank)) for step in range(sampler.steps_per_epoch)]
+        for one, step in _with_step_facts(learner, scored(), sizes):
+            output = learner.objective(one.policy, one.reference, one.facts, step)
+            metrics.add(output.metrics, counted=not one.is_filler)
     learner.policy.train()
     sums = [float(len(refused_rows)), float(stop.number is not None)]
     means, (refused_over_ranks, signalled_ranks) = metrics.reduce(learner.accelerator, sums)
@@ -81,15 +83,21 @@ def evaluate(
     )
 
 
-def _with_step_facts(learner: Learner, scored: Iterable[Scored]) -> Iterator[tuple[Scored, dict[str, StepFacts]]]:
-    """Yield scored micro-batches with what the objective is told beside them; all held-out rows are one step.
+def _with_step_facts(
+    learner: Learner, scored: Iterator[Scored], sizes: Sequence[int]
+) -> Iterator[tuple[Scored, dict[str, StepFacts]]]:
+    """Yield scored micro-batches with what the objective is told beside them.
 
-    An objective that compares across the step waits for the last row; until then log-probs alone are kept.
+    An objective that compares across a step waits for the last of its micro-batches; until then log-probs are kept.
+
+    Args:
+        sizes: number of this rank's micro-batches of each step.
     """
     if not learner.objective.whole_step:
         yield from ((one, told(learner.memory, {}, {})) for one in scored)
         return
-    kept = list(scored)
-    together, starts = collect(learner.accelerator, [one.survey(learner.objective) for one in kept])
-    for one, start in zip(kept, starts, strict=True):
-        yield one, told(learner.memory, together, start)
+    for size in sizes:
+        kept = list(islice(scored, size))
+        together, starts = collect(learner.accelerator, [one.survey(learner.objective) for one in kept])
+        for one, start in zip(kept, starts, strict=True):
+            yield one, told(learner.memory, together, start)

@@ -13,13 +13,16 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmalign.engine.families import Family
 from mmalign.engine.tokenise import PromptTree
 from mmalign.engine.tree import TreeBatch, collate
+from mmalign.engine.views import View, id_in_view
 from mmalign.errors import RowError
 from mmalign.formats.preference import Preference
+from mmalign.train.mismatch import with_answer_of_another
 from mmalign.train.rows import PreparedRows
 from mmalign.train.sampler import MicroBatch
 from mmalign.train.vanished import RefusedAtLoading
@@ -48,8 +51,13 @@ class BatchReader(Dataset):
 
     Args:
         rows: the prepared rows.
-        tokenise: one row -> its tree; raises RowError for what cannot be loaded.
+        tokenise: one row and views -> its tree, and its tree in each view; raises RowError for what cannot be loaded.
         responses_read: levels of a row -> positions of the responses that the objective reads.
+        views: in which the objective reads rows beside their own.
+        read_in: a view, levels -> positions that are read in it.
+        answers: one row -> the tokens of its responses, where the objective reads beside each row's responses one
+            answer to another prompt; None where it does not.
+        max_length: bound on a prompt and such an answer together.
         family: of the model.
         pad_id: an id to pad with.
         left_out: rows that are passed over because they were refused before and are on record.
@@ -57,32 +65,50 @@ class BatchReader(Dataset):
     """
 
     rows: PreparedRows
-    tokenise: Callable[[Preference], PromptTree]
+    tokenise: Callable[[Preference, Sequence[View]], Sequence[PromptTree]]
     responses_read: Callable[[Sequence[int]], Sequence[int]]
+    views: tuple[View, ...] = ()
+    read_in: Callable[[View, Sequence[int]], Sequence[int]] | None = None
     family: Family
     pad_id: int
+    answers: Callable[[Preference], Sequence[Tensor]] | None = None
+    max_length: int | None = None
     left_out: frozenset[int] = frozenset()
     kept: KeptTrees = field(default_factory=lambda: KeptTrees(0))
 
     def __getitem__(self, rows: MicroBatch) -> LoadedBatch:
-        trees: list[PromptTree] = []
-        refused: list[RefusedAtLoading] = []
-        for row in (row for row in rows if row not in self.left_out):
-            read = self.kept.get(row) or self._read(row)
-            (trees if isinstance(read, PromptTree) else refused).append(read)
-        is_filler = not trees
-        batch = collate(trees or [filler_tree(self.pad_id)], self.family, self.pad_id)
-        return LoadedBatch(batch=batch, is_filler=is_filler, refused=tuple(refused))
+        read = [self.kept.get(row) or self._read(row) for row in rows if row not in self.left_out]
+        refused = tuple(one for one in read if isinstance(one, RefusedAtLoading))
+        groups = [one for one in read if not isinstance(one, RefusedAtLoading)]
+        is_filler = not groups
+        seen = zip(*(groups or [[filler_tree(self.pad_id)] * (1 + len(self.views))]), strict=True)
+        batch = collate([tree for trees in seen for tree in trees], self.family, self.pad_id, self.views)
+        return LoadedBatch(batch=batch, is_filler=is_filler, refused=refused)
 
-    def _read(self, row: int) -> PromptTree | RefusedAtLoading:
+    def _read(self, row: int) -> Sequence[PromptTree] | RefusedAtLoading:
         stored = self.rows.stored(row)
         try:
             preference = self.rows.with_bytes(stored)
-            tree = keep_responses(self.tokenise(preference), self.responses_read(preference.levels()))
+            tree, *others = self.tokenise(preference, self.views)
+            borrowed = None if self.answers is None else self._borrowed(row)
         except RowError as error:
             return RefusedAtLoading.of(stored, error)
-        self.kept.put(row, tree)
-        return tree
+        levels = preference.levels()
+        read = self.responses_read(levels)
+        seen = [
+            replace(keep_responses(other, read, self.read_in(view, levels)), id=id_in_view(other.id, view.name))
+            for view, other in zip(self.views, others, strict=True)
+        ]
+        own = keep_responses(tree, read)
+        trees = [own if borrowed is None else with_answer_of_another(own, borrowed, self.max_length), *seen]
+        self.kept.put(row, trees)
+        return trees
+
+    def _borrowed(self, row: int) -> Tensor:
+        """Return the answer to another prompt that stands beside the responses of `row`."""
+        lender, place = self.rows.lender(row)
+        preference = self.rows.stored(lender)
+        return self.answers(preference)[self.responses_read(preference.levels())[place]]
 
 
 class KeptTrees:
@@ -96,32 +122,42 @@ class KeptTrees:
 
     def __init__(self, max_bytes: int) -> None:
         self.bytes_left = max_bytes
-        self._trees: dict[int, PromptTree] = {}
+        self._trees: dict[int, Sequence[PromptTree]] = {}
 
-    def get(self, row: int) -> PromptTree | None:
-        """Return the tree of a row, or None."""
+    def get(self, row: int) -> Sequence[PromptTree] | None:
+        """Return the trees of a row, or None."""
         return self._trees.get(row)
 
-    def put(self, row: int, tree: PromptTree) -> None:
-        """Keep a tree if there is room."""
-        tensors = [tree.prompt_ids, *tree.response_ids, *tree.media.values()]
+    def put(self, row: int, trees: Sequence[PromptTree]) -> None:
+        """Keep the trees of a row, one and one for each view, if there is room."""
+        tensors = [tensor for tree in trees for tensor in (tree.prompt_ids, *tree.response_ids, *tree.media.values())]
         size = sum(tensor.nbytes for tensor in tensors)
         if size <= self.bytes_left:
             self.bytes_left -= size
-            self._trees[row] = tree
+            self._trees[row] = trees
 
 
-def keep_responses(tree: PromptTree, positions: Sequence[int]) -> PromptTree:
-    """Return the tree with these responses only; nobody computes what no objective reads."""
-    if len(positions) == len(tree.response_ids):
+def keep_responses(tree: PromptTree, positions: Sequence[int], read: Sequence[int] | None = None) -> PromptTree:
+    """Return the tree with these responses only; nobody computes what no objective reads.
+
+    Args:
+        read: those of `positions` that are computed, the others leaving an empty place; all where None.
+    """
+    read = positions if read is None else read
+    if len(positions) == len(read) == len(tree.response_ids):
         return tree
     weights = tree.response_weights
+
+    def kept(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return tuple(tensors[k] if k in read else tensors[k][:0] for k in positions)
+
     return replace(
         tree,
-        response_ids=tuple(tree.response_ids[k] for k in positions),
-        response_weights=None if weights is None else tuple(weights[k] for k in positions),
+        response_ids=kept(tree.response_ids),
+        response_weights=None if weights is None else kept(weights),
         levels=tuple(tree.levels[k] for k in positions),
         scores=tuple(tree.scores[k] for k in positions) if tree.scores else (),
+        numbers={name: tuple(values[k] for k in positions) for name, values in tree.numbers.items()},
     )
 
 

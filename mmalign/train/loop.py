@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmalign.config.schema import DataConfig, TrainConfig
@@ -18,6 +18,7 @@ from mmalign.train.loader import BatchReader, load_ahead
 from mmalign.train.metrics import MetricsFile
 from mmalign.train.optim import Schedule
 from mmalign.train.progress import TrainingBar
+from mmalign.train.reliance import Looking, image_reliance
 from mmalign.train.resume import save_checkpoint
 from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
@@ -48,6 +49,7 @@ class Course:
     Args:
         train: rows to learn from.
         held_out: rows to evaluate on, or None.
+        looking: those of them on which image reliance is measured, or None.
         config: the recipe's `train` section.
         data: its `data` section.
         total_steps: length of the run.
@@ -58,6 +60,7 @@ class Course:
 
     train: Split
     held_out: Split | None
+    looking: Looking | None = None
     config: TrainConfig
     data: DataConfig
     total_steps: int
@@ -171,7 +174,10 @@ def _evaluate(course: Course, split: Split, step: int, refused: Quarantine, stop
         max_share=course.data.max_refused_share,
         quarantine=course.run.quarantine,
     )
-    return found
+    if course.looking is None:
+        return found
+    reliance = image_reliance(split.learner, course.looking, num_workers=course.data.num_workers)
+    return replace(found, metrics={**found.metrics, **reliance})
 
 
 def _require_rows(course: Course, position: Position) -> None:

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mmalign.objectives.metrics import Ratio
+from mmalign.objectives.metrics import Ratio, derived
 
 
 class Totals:
@@ -38,7 +38,7 @@ class Totals:
             sums: further numbers to be added up over ranks.
 
         Returns:
-            the mean of every metric that counted anything, and `sums` over ranks.
+            the mean of every metric that counted anything, and what is made of means; and `sums` over ranks.
         """
         assert self.ratios is not None, "every rank runs at least one micro-batch"
         device = self.ratios.device
@@ -46,7 +46,7 @@ class Totals:
         values = accelerator.reduce(torch.cat([self.ratios, further]), reduction="sum").tolist()
         split = 2 * len(self.names)
         ratios = zip(self.names, values[:split:2], values[1:split:2], strict=True)
-        return {name: total / count for name, total, count in ratios if count > 0}, values[split:]
+        return derived({name: total / count for name, total, count in ratios if count > 0}), values[split:]
 
 
 class MetricsFile:

@@ -25,20 +25,23 @@ from mmalign.config.media import what_is_seen
 from mmalign.config.schema import DataConfig
 from mmalign.engine.fingerprint import of_processor, of_settings
 from mmalign.engine.tokenise import Tokeniser, TreeLengths
+from mmalign.engine.views import View
 from mmalign.errors import DataError, RowError
 from mmalign.formats.preference import Preference
 from mmalign.formats.store import to_line
 from mmalign.sources.detect import read
 from mmalign.sources.quarantine import Quarantine
+from mmalign.train.mismatch import lenders, room_for_answer
 from mmalign.train.progress import Counting
+from mmalign.train.row_change import RowChange
 from mmalign.train.rows import COLUMNS, MediaStore, PreparedRows, with_media
 
 ResponsesRead = Callable[[Sequence[int]], Sequence[int]]
 
-KeptRow = tuple[Preference, TreeLengths, Sequence[int]]
-"""A row, its tokens, and the positions of the responses that the objective reads."""
+KeptRow = tuple[Preference, Sequence[tuple[TreeLengths, Sequence[int]]]]
+"""A row; as it is and in each view, its tokens and the positions of the responses that the objective reads."""
 
-_FORMAT = 2
+_FORMAT = 3
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -50,19 +53,27 @@ class Preparation:
         config: the recipe's `data` section.
         tokeniser: counts tokens and finds out what does not fit.
         responses_read: levels of a row -> positions of the responses that the objective reads.
+        views: in which it reads rows beside their own.
+        read_in: a view, levels -> positions that it reads in it.
         require: raises RowError for a row that lacks what the objective reads beside its responses.
+        borrows: whether the objective reads, beside each row's responses, one answer to another prompt.
         reads: the objective in words; rows are prepared anew when it changes.
         directory: the run's `data/`.
         quarantine: the run's file of refused rows.
+        change: which rows of the split are read, and what they become first.
     """
 
     config: DataConfig
     tokeniser: Tokeniser
     responses_read: ResponsesRead
+    views: tuple[View, ...] = ()
+    read_in: Callable[[View, Sequence[int]], Sequence[int]] | None = None
     require: Callable[[Preference], None]
     reads: str
     directory: Path
     quarantine: Path
+    borrows: bool = False
+    change: RowChange = RowChange()
 
 
 def prepare(split: str, source: str, how: Preparation, *, writes: bool = True) -> PreparedRows:
@@ -100,20 +111,26 @@ def _require_share(split: str, rows: PreparedRows, how: Preparation) -> None:
 
 def fingerprint_of(source: str, how: Preparation) -> str:
     """Return a text that changes when the rows' files, the settings or the processor change."""
-    place = Path(source)
-    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return of_settings(
         {
             "format": _FORMAT,
             "source": source,
-            "files": facts,
+            "files": facts_of_files(source),
             "config": what_is_seen(how.config),
             "processor": of_processor(how.tokeniser.processor),
             "family": how.tokeniser.family.name,
             "reads": how.reads,
+            "views": list(map(str, how.views)),
+            "selection": repr(how.change.selection),
         }
     )
+
+
+def facts_of_files(source: str) -> list[tuple[str, int, int]]:
+    """Return path, size and time of change of the files behind `source`; none for a hub id."""
+    place = Path(source)
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def _is_prepared(directory: Path, fingerprint: str) -> bool:
@@ -130,10 +147,14 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
     try:
         unfinished.mkdir(parents=True)
         actions: Counter[str] = Counter()
+        left_out: Counter[str] = Counter()
         with Counting(f"preparing {split} rows") as counting:
-            rows = _kept_rows(source, how, media, quarantine, actions)
-            content = _write_rows(unfinished, counting.each(rows))
+            rows = _kept_rows(source, how, media, quarantine, actions, left_out)
+            content = _write_rows(unfinished, counting.each(rows), 1 + len(how.views))
+        _require_selected(split, quarantine, left_out)
         quarantine.check()
+        if how.borrows:
+            _lend_answers(unfinished, how.config.max_length)
         facts = {
             "fingerprint": fingerprint,
             "content": content,
@@ -141,6 +162,8 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
             "rows": quarantine.kept_rows,
             "refused": dict(quarantine.counts),
             "fitted": dict(actions),
+            "views": [view.name for view in how.views],
+            "not_selected": dict(left_out),
         }
         (unfinished / "prepared.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         shutil.rmtree(directory, ignore_errors=True)
@@ -153,28 +176,57 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
         quarantine.close()
         shutil.rmtree(unfinished, ignore_errors=True)
     fitted = "".join(f"; {action}: {count}" for action, count in actions.items())
-    print(f"{split} rows: {quarantine.summary()}{fitted}", flush=True)
+    unread = "".join(f"; not selected by {rule}: {count}" for rule, count in left_out.items())
+    print(f"{split} rows: {quarantine.summary()}{fitted}{unread}", flush=True)
+
+
+def _require_selected(split: str, quarantine: Quarantine, left_out: Counter[str]) -> None:
+    """Refuse a selection that leaves nothing."""
+    if left_out and not quarantine.kept_rows:
+        rules = "; ".join(f"{rule}: {count}" for rule, count in left_out.items())
+        raise DataError(f"data.select leaves none of the {split} rows; not selected by {rules}. Widen data.select")
+
+
+def _changed_rows(
+    source: str, how: Preparation, quarantine: Quarantine, left_out: Counter[str]
+) -> Iterator[Preference]:
+    """Yield the rows of the file that are read, as what the recipe makes of them."""
+    rows = read(source, format=how.config.format, on_refused=quarantine.take, allow_network=True)
+    for preference in rows:
+        try:
+            yield from how.change.apply(preference, left_out)
+        except RowError as error:
+            _refuse(quarantine, source, preference, error)
+
+
+def _refuse(quarantine: Quarantine, source: str, preference: Preference, error: RowError) -> None:
+    place = preference.provenance
+    quarantine.refuse(place.get("file", source), int(place.get("row", 0)), error)
 
 
 def _kept_rows(
-    source: str, how: Preparation, media: MediaStore, quarantine: Quarantine, actions: Counter[str]
+    source: str,
+    how: Preparation,
+    media: MediaStore,
+    quarantine: Quarantine,
+    actions: Counter[str],
+    left_out: Counter[str],
 ) -> Iterator[KeptRow]:
     """Yield rows that can be trained on, their media bytes in the store."""
     limits = how.tokeniser.limits
-    rows = read(source, format=how.config.format, on_refused=quarantine.take, allow_network=True)
-    for preference in rows:
+    for preference in _changed_rows(source, how, quarantine, left_out):
         try:
             positions = _positions_read(preference, how.responses_read)
             how.require(preference)
             stored = with_media(preference, lambda ref: media.put(ref, limits[ref.kind]))
-            lengths = how.tokeniser.lengths(with_media(stored, media.fetch))
+            lengths = how.tokeniser.lengths_of_all(with_media(stored, media.fetch), how.views)
         except RowError as error:
-            place = preference.provenance
-            quarantine.refuse(place.get("file", source), int(place.get("row", 0)), error)
+            _refuse(quarantine, source, preference, error)
             continue
-        actions.update(lengths.actions)
+        actions.update(lengths[0].actions)
         quarantine.kept()
-        yield stored, lengths, positions
+        of_views = [positions, *(how.read_in(view, preference.levels()) for view in how.views)]
+        yield stored, list(zip(lengths, of_views, strict=True))
 
 
 def _positions_read(preference: Preference, responses_read: ResponsesRead) -> Sequence[int]:
@@ -184,24 +236,41 @@ def _positions_read(preference: Preference, responses_read: ResponsesRead) -> Se
             "row gives the objective nothing to compare",
             field="responses",
             value=f"{len(preference.responses)} response(s), levels {preference.levels()}",
-            hint="comparing needs two responses of different rank; add the sft objective to use single answers too",
+            hint="comparing needs two responses of different rank; single answers are for sft, or with a label for kto",
         )
     return positions
 
 
-def _write_rows(directory: Path, rows: Iterator[KeptRow]) -> str:
-    """Write rows, offsets and lengths; return the hash of the rows."""
+def _write_rows(directory: Path, rows: Iterator[KeptRow], seen_as: int) -> str:
+    """Write rows, offsets and lengths, each row `seen_as` often; return the hash of the rows."""
     offsets, lengths, responses, digest = array("q", [0]), array("i"), array("i"), hashlib.sha256()
     with open(directory / "rows.jsonl", "wb") as file:
-        for preference, tokens, positions in rows:
+        for preference, seen in rows:
             line = to_line(preference).encode("utf-8") + b"\n"
             file.write(line)
             digest.update(line)
             offsets.append(file.tell())
-            read = [tokens.response_tokens[position] for position in positions]
-            lengths.extend((tokens.prompt_tokens, tokens.media_tokens, tokens.video_tokens, sum(read), len(read)))
-            responses.extend(read)
+            for tokens, positions in seen:
+                read = [tokens.response_tokens[position] for position in positions]
+                lengths.extend((tokens.prompt_tokens, tokens.media_tokens, tokens.video_tokens, sum(read), len(read)))
+                responses.extend(read)
     np.save(directory / "offsets.npy", np.array(offsets, dtype=np.int64))
-    np.save(directory / "lengths.npy", np.array(lengths, dtype=np.int32).reshape(-1, len(COLUMNS)))
+    np.save(directory / "lengths.npy", np.array(lengths, dtype=np.int32).reshape(-1, seen_as, len(COLUMNS)))
     np.save(directory / "responses.npy", np.array(responses, dtype=np.int32))
     return digest.hexdigest()[:32]
+
+
+def _lend_answers(directory: Path, max_length: int | None) -> None:
+    """Choose for every row the answer to another prompt, and count its tokens among those of the row's responses."""
+    lengths, responses = np.load(directory / "lengths.npy"), np.load(directory / "responses.npy")
+    counts = lengths[:, :, COLUMNS.index("responses")]
+    own, ends = counts[:, 0], np.cumsum(counts).reshape(counts.shape)[:, 0]
+    lender = lenders(len(lengths))
+    place = np.arange(len(lengths)) % own[lender]
+    room = room_for_answer(lengths[:, 0, COLUMNS.index("prompt_tokens")], max_length)
+    borrowed = np.minimum(responses[ends[lender] - own[lender] + place], room)
+    lengths[:, 0, COLUMNS.index("response_tokens")] += borrowed
+    lengths[:, 0, COLUMNS.index("responses")] += 1
+    np.save(directory / "lengths.npy", lengths)
+    np.save(directory / "responses.npy", np.insert(responses, ends, borrowed))
+    np.save(directory / "lenders.npy", np.stack([lender, place], 1).astype(np.int32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from rich.console import Console
@@ -17,10 +17,10 @@ _SECONDS_BETWEEN_REFRESHES = 0.2
 
 
 class Counting:
-    """Counts items whose number is not known beforehand."""
+    """Counts items whose number is not known beforehand; `facts` adds what else is worth saying."""
 
-    def __init__(self, what: str) -> None:
-        self.what, self.count = what, 0
+    def __init__(self, what: str, facts: Callable[[], str] | None = None) -> None:
+        self.what, self.count, self._facts = what, 0, facts
         self._began = self._said = time.monotonic()
         self._live = Console(stderr=True).is_terminal
 
@@ -38,7 +38,9 @@ class Counting:
             now = time.monotonic()
             if now - self._said > (_SECONDS_BETWEEN_REFRESHES if self._live else _SECONDS_BETWEEN_LINES):
                 self._said = now
-                text = f"{self.what}: {self.count:,} ({self.count / (now - self._began):,.0f}/s)"
+                more = "" if self._facts is None else f", {self._facts()}"
+                rate = self.count / (now - self._began)
+                text = f"{self.what}: {self.count:,} ({rate:,.{0 if rate >= 10 else 1}f}/s{more})"
                 sys.stderr.write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
                 sys.stderr.flush()
             yield item

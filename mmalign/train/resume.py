@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.engine.policy import Policy
+from mmalign.errors import ConfigError
 from mmalign.train import checkpoint, state
 from mmalign.train.checkpoint import Position
 from mmalign.train.runtime import is_sharded
@@ -63,10 +64,31 @@ def load_checkpoint(learner: Learner, path: Path, identity: Mapping[str, Any]) -
         state.load_optimizer(learner.optimizer, policy, path / "optimizer.safetensors")
     if learner.memory:
         learner.memory.update(state.load_memory(path / "memory.safetensors"))
+    if learner.following is not None:
+        state.load_reference(learner.following.weights, path / "reference.safetensors")
     random_states = path / f"rng-{accelerator.process_index}.safetensors"
     if random_states.exists():
         state.load_random_states(random_states)
     return position
+
+
+def begin_with_optimizer(learner: Learner, path: Path) -> None:
+    """Give the optimiser the state (moments, step counts) of another run's checkpoint; its settings stay this run's.
+
+    Raises:
+        CheckpointError: the checkpoint's optimiser moved other weights.
+        ConfigError: the optimiser is spread over ranks.
+    """
+    accelerator, optimizer = learner.accelerator, learner.optimizer
+    if is_sharded(accelerator):
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} spreads the optimiser over ranks, whose state cannot be taken from "
+            "another run; leave out train.optimizer_from (optimizer: kept in a stage)"
+        )
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    state.load_optimizer(optimizer, accelerator.unwrap_model(learner.policy), path / "optimizer.safetensors")
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def _write(learner: Learner, directory: Path) -> None:
@@ -74,6 +96,8 @@ def _write(learner: Learner, directory: Path) -> None:
     state.save_random_states(directory / f"rng-{accelerator.process_index}.safetensors")
     if learner.memory and accelerator.is_main_process:
         state.save_memory(learner.memory, directory / "memory.safetensors")
+    if learner.following is not None and accelerator.is_main_process:
+        state.save_reference(learner.following.weights, directory / "reference.safetensors")
     if is_sharded(accelerator):
         accelerator.save_state(str(directory / "sharded"))
     elif accelerator.is_main_process:

@@ -2,8 +2,11 @@
 
     <directory>/rows.jsonl     kept rows in our own format
     <directory>/offsets.npy    where each row begins and the last one ends, in bytes; int64 [rows + 1]
-    <directory>/lengths.npy    int32 [rows, 5], columns as in `COLUMNS`
-    <directory>/responses.npy  tokens of every response that the objective reads, row by row, int32
+    <directory>/lengths.npy    int32 [rows, 1 + views, 5], columns as in `COLUMNS`; of the row as it is and in each view
+    <directory>/responses.npy  tokens of every response that the objective reads, row by row, view by view, int32
+    <directory>/lenders.npy    int32 [rows, 2], where the objective reads beside each row's responses one answer to
+                               another prompt: the row it is borrowed from, and its place among the responses read
+                               there; it counts as a response in the two files above
     <directory>/prepared.json  fingerprint and counts; written last
 
 Nothing is held in memory but the page cache, and loader processes share it.
@@ -21,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from mmalign.engine.views import id_in_view
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference
@@ -48,6 +52,8 @@ class PreparedRows(Sequence[Preference]):
         self.facts: Mapping[str, Any] = json.loads((directory / "prepared.json").read_text(encoding="utf-8"))
         self.offsets = np.load(directory / "offsets.npy", mmap_mode="r")
         self.lengths = np.load(directory / "lengths.npy", mmap_mode="r")
+        borrowed = directory / "lenders.npy"
+        self.lenders = np.load(borrowed, mmap_mode="r") if borrowed.exists() else None
         self._file: int | None = None
 
     @property
@@ -55,27 +61,48 @@ class PreparedRows(Sequence[Preference]):
         """A short text that stands for the content of the rows."""
         return self.facts["content"]
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views in which rows are read beside their own."""
+        return tuple(self.facts["views"])
+
     def tokens(self, engine: str) -> np.ndarray:
-        """Return how many tokens a forward computes for every row, int64 [rows].
+        """Return how many tokens a forward computes for every row, in all its views, int64 [rows].
 
         Args:
             engine: "tree" computes the prompt once, "flat" once for every response.
         """
-        prompt, _, _, responses, count = self.lengths.astype(np.int64).T
+        return self._tokens_of_views(engine).sum(1)
+
+    def padded_tokens(self, engine: str) -> np.ndarray:
+        """Return `tokens` with every view of a row filled up to the longest of them, int64 [rows]."""
+        tokens = self._tokens_of_views(engine)
+        return tokens.max(1) * tokens.shape[1]
+
+    def _tokens_of_views(self, engine: str) -> np.ndarray:
+        prompt, _, _, responses, count = np.moveaxis(self.lengths.astype(np.int64), 2, 0)
         return prompt * (count if engine == "flat" else 1) + responses
 
     @property
     def responses_per_row(self) -> tuple[int, int]:
         """Fewest and most responses of a row that the objective reads."""
-        counts = self.lengths[:, COLUMNS.index("responses")]
+        counts = self.lengths[:, 0, COLUMNS.index("responses")] - (self.lenders is not None)
         return int(counts.min()), int(counts.max())
 
     def table_rows(self) -> Iterator[tuple[str, list[int]]]:
-        """Yield id and response lengths of every row, as a reference table is made of them."""
-        stops = np.cumsum(self.lengths[:, COLUMNS.index("responses")])
+        """Yield id and response lengths of every row and then of its views, as a reference table is made of them."""
+        stops = np.cumsum(self.lengths[:, :, COLUMNS.index("responses")])
         tokens = np.load(self.directory / "responses.npy")
-        for row, lengths in enumerate(np.split(tokens, stops[:-1])):
-            yield self.stored(row).id, lengths.tolist()
+        names = ("", *self.views)
+        for place, lengths in enumerate(np.split(tokens, stops[:-1])):
+            row, view = divmod(place, len(names))
+            row_id = self.stored(row).id
+            yield id_in_view(row_id, names[view]) if view else row_id, lengths.tolist()
+
+    def lender(self, row: int) -> tuple[int, int]:
+        """Return the row whose answer stands beside the responses of `row`, and its place among those read there."""
+        lender, place = self.lenders[row]
+        return int(lender), int(place)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -33,7 +33,7 @@ _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "safeten
 
 # Written before the first step: a run that failed by then may be started again in the same place.
 _BEFORE_TRAINING = frozenset({"config.yaml", "manifest.json", "data", "quarantine.jsonl", "start"})
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
 
 # What may change between a run and its continuation, because no number depends on it.
 _FREE_ON_RESUME = (
@@ -114,7 +114,7 @@ def open_run(config: RecipeConfig, *, resume: bool) -> RunDirectory:
     present = {path.name for path in run.root.iterdir()} if run.root.is_dir() else set()
     if resume and not present:
         raise CheckpointError(f"there is no run to resume in {run.root}; start it without --resume")
-    foreign = sorted(name for name in present - _BEFORE_TRAINING if not name.endswith(_UNFINISHED))
+    foreign = sorted(name for name in present - _BEFORE_TRAINING if not name.endswith(UNFINISHED))
     if foreign and not resume:
         raise ConfigError(
             f"train.output_dir {str(run.root)!r} is not empty (it holds {', '.join(foreign[:4])}); continue that run "
@@ -168,7 +168,7 @@ def write_manifest(run: RunDirectory, facts: Mapping[str, Any]) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}{_UNFINISHED}")
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
 

@@ -32,6 +32,7 @@ class StepSampler:
         seed: seed of the permutations.
         shuffle: draw a new order every epoch; False keeps the order of the file.
         max_tokens_per_batch: cut by padded tokens (rows * longest row) instead of by rows. A longer row runs alone.
+        step_rows: rows of a step in place of `per_device_rows * accumulation * world_size`.
 
     Raises:
         ConfigError: there are no rows.
@@ -44,6 +45,7 @@ class StepSampler:
     seed: int = 0
     shuffle: bool = True
     max_tokens_per_batch: int | None = None
+    step_rows: int | None = None
     _permutations: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ class StepSampler:
     @property
     def rows_per_step(self) -> int:
         """Rows of a full step, over all ranks."""
-        return self.per_device_rows * self.accumulation * self.world_size
+        return self.step_rows or self.per_device_rows * self.accumulation * self.world_size
 
     @property
     def steps_per_epoch(self) -> int:

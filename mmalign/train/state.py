@@ -140,6 +140,20 @@ def load_memory(path: Path) -> dict[str, dict[str, Tensor]]:
     return memory
 
 
+def save_reference(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write the weights of a reference that follows the policy, under the policy's names for them."""
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, path)
+
+
+def load_reference(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy what `save_reference` wrote into `weights`.
+
+    Raises:
+        CheckpointError: it holds other weights.
+    """
+    _copy_all(load_file(path), dict(weights), set(weights), path)
+
+
 def save_random_states(path: Path) -> None:
     """Write the states of Python's, NumPy's and torch's generators of this process."""
     kind, key, position, has_gauss, cached = np.random.get_state()

@@ -12,7 +12,7 @@ then, and --resume goes on from the checkpoint before.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from zlib import crc32
@@ -23,15 +23,19 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 
 from mmalign.engine.logps import GroupLogps
-from mmalign.engine.reference import Reference
-from mmalign.engine.tree import TreeBatch
+from mmalign.engine.moving_reference import MovingReference
+from mmalign.engine.reference import NoReference, Reference
+from mmalign.engine.token_terms import LogPurity
+from mmalign.engine.tree import NOT_OF_THE_ROW, TreeBatch
 from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.compose import Objective, ObjectiveOutput
 from mmalign.objectives.terms import Memory, StepFacts
+from mmalign.train.beside import NO_SOURCES, Beside, Sources, look_up
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
+from mmalign.train.noise import RandomState, drawing_from, random_state
 from mmalign.train.optim import set_learning_rate
 from mmalign.train.survey import collect, told
 
@@ -46,9 +50,11 @@ class Learner:
         reference: gives token log-probs without gradient, or None where the objective needs none.
         vision: lets frozen vision towers speak once per batch.
         objective: what is minimised.
+        sources: what is asked beside policy and reference.
         optimizer: as `accelerator.prepare` returned it; None where nothing is trained.
         max_grad_norm: longest gradient; None never clips.
         memory: what the objective remembers from step to step, by part; the same on all ranks, changed by every step.
+        following: the reference, where it follows the policy.
     """
 
     accelerator: Accelerator
@@ -56,19 +62,27 @@ class Learner:
     reference: Reference
     vision: VisionMemo
     objective: Objective
+    sources: Sources = NO_SOURCES
     optimizer: torch.optim.Optimizer | None = None
     max_grad_norm: float | None = None
     memory: dict[str, Memory] = field(default_factory=dict)
+    following: MovingReference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One micro-batch as an objective sees it; a filler counts for nothing."""
+    """One micro-batch as an objective sees it; a filler counts for nothing.
+
+    Args:
+        noise: what the policy's forward drew its dropout from.
+    """
 
     policy: GroupLogps
     reference: GroupLogps | None
     facts: GroupFacts
     is_filler: bool
+    noise: RandomState
+    beside: Beside = Beside()
 
     def survey(self, objective: Objective) -> dict[str, Tensor]:
         """Return what `objective` wants known of it."""
@@ -130,6 +144,9 @@ def train_step(
     _require_finite(accelerator, loaded, losses, step=step, loss=loss, grad_norm=grad_norm)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
+    if learner.following is not None:
+        means["reference_moves"] = float(learner.following.moves(step))
+        learner.following.after_step(step)
     learner.memory.update(learner.objective.remember(learner.memory, together))
     return StepReport(
         metrics={"loss": loss, **means, "grad_norm": grad_norm, "learning_rate": learning_rate},
@@ -160,15 +177,29 @@ def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | None = None) -
     """Return log-probs and facts of one micro-batch.
 
     Args:
-        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed.
+        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed, and with the same
+            dropout, so that the loss is the one of what the step was told.
     """
     if seen is not None and seen.policy.token_logps.requires_grad:
         return seen
-    batch = loaded.batch.to(learner.accelerator.device)
+    device = learner.accelerator.device
+    batch = loaded.batch.to(device)
     with learner.vision.batch(batch):
-        reference = _reference_logps(learner, loaded, batch) if seen is None else seen.reference
-        policy = _policy_logps(learner, batch)
-    return Scored(policy=policy, reference=reference, facts=facts_of(batch), is_filler=loaded.is_filler)
+        if seen is None:
+            reference, beside = _reference_logps(learner, loaded, batch)
+        else:
+            reference, beside = seen.reference, seen.beside
+        noise = random_state(device) if seen is None else seen.noise
+        with drawing_from(None if seen is None else noise, device):
+            policy = _policy_logps(learner, batch, beside)
+    return Scored(
+        policy=policy,
+        reference=reference,
+        facts=facts_of(batch),
+        is_filler=loaded.is_filler,
+        beside=beside,
+        noise=noise,
+    )
 
 
 def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, GroupLogps]:
@@ -177,27 +208,27 @@ def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, Group
     return learner.objective(scored.policy, scored.reference, scored.facts), scored.policy
 
 
-def _policy_logps(learner: Learner, batch: TreeBatch) -> GroupLogps:
-    if not learner.objective.needs_purity:
-        return _group(learner.policy(batch), batch)
-    token_logps, log_purity = learner.policy(batch, with_purity=True)
-    return replace(_group(token_logps, batch), log_purity=log_purity)
+def _policy_logps(learner: Learner, batch: TreeBatch, beside: Beside) -> GroupLogps:
+    asked = (*beside.asked, LogPurity()) if learner.objective.needs_purity else beside.asked
+    if not asked:
+        return groups_of(learner.policy(batch), batch, beside.known)
+    token_logps, found = learner.policy(batch, also=asked)
+    log_purity = found.pop(LogPurity.name, None)
+    return groups_of(token_logps, batch, {**beside.known, **found}, log_purity)
 
 
-def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> GroupLogps | None:
-    if not learner.objective.needs_reference:
-        return None
-    if loaded.is_filler and not learner.reference.models:  # no table knows fillers
-        return _group(torch.zeros(batch.response_mask.shape, device=batch.input_ids.device), batch)
+def _reference_logps(learner: Learner, loaded: LoadedBatch, batch: TreeBatch) -> tuple[GroupLogps | None, Beside]:
+    reference = learner.reference if learner.objective.needs_reference else NoReference()
     with learner.accelerator.autocast():
-        return _group(learner.reference(batch), batch)
+        logps, beside = look_up(learner.objective.dense, learner.sources, reference, batch, is_filler=loaded.is_filler)
+    return None if logps is None else groups_of(logps, batch, beside.known), beside
 
 
 def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[str, float]:
     """Return for each term of the objective its counts, summed over all micro-batches of all ranks."""
     counts: dict[str, float] = {}
     for one in loaded:
-        lengths = one.batch.response_lengths
+        lengths = one.batch.response_lengths[: one.batch.groups]
         for name, values in learner.objective.counts(facts_of(one.batch), lengths).items():
             counts[name] = counts.get(name, 0.0) + (0.0 if one.is_filler else float(values.double().sum()))
     if learner.accelerator.num_processes > 1:
@@ -208,22 +239,32 @@ def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[st
 
 def facts_of(batch: TreeBatch) -> GroupFacts:
     """Return what is known of the batch's groups before any forward."""
-    device = batch.weight.device
+    device, groups = batch.weight.device, slice(batch.groups)
+    ids, tags = batch.ids[groups], batch.tags[groups]
     return GroupFacts(
-        levels=batch.levels,
-        weight=batch.weight,
-        margin=batch.margin,
-        response_mask=batch.response_lengths > 0,
-        scores=batch.scores,
-        seed=torch.tensor([crc32(name.encode()) for name in batch.ids], device=device),
-        annotator=torch.tensor([crc32(tags.get("annotator", "").encode()) for tags in batch.tags], device=device),
+        levels=batch.levels[groups],
+        weight=batch.weight[groups],
+        margin=batch.margin[groups],
+        response_mask=(batch.response_lengths[groups] > 0) & (batch.levels[groups] != NOT_OF_THE_ROW),
+        scores=batch.scores[groups],
+        seed=torch.tensor([crc32(name.encode()) for name in ids], device=device),
+        annotator=torch.tensor([crc32(one.get("annotator", "").encode()) for one in tags], device=device),
+        numbers={name: values[groups] for name, values in batch.numbers.items()},
     )
 
 
-def _group(token_logps: Tensor, batch: TreeBatch) -> GroupLogps:
+def groups_of(
+    token_logps: Tensor, batch: TreeBatch, dense: Mapping[str, Tensor] | None = None, log_purity: Tensor | None = None
+) -> GroupLogps:
+    """Return numbers of the rows of a batch as those of its groups, with their views."""
     mask = batch.response_mask
     tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
-    return GroupLogps(token_logps=token_logps, mask=mask, token_weights=batch.token_weights, tokens=tokens)
+    rows = GroupLogps(token_logps, mask, batch.token_weights, tokens, log_purity, dense or {})
+    own, *others = (
+        rows.mapped(lambda value, start=start: value[start : start + batch.groups])
+        for start in range(0, len(mask), batch.groups)
+    )
+    return replace(own, views={view.name: seen for view, seen in zip(batch.views, others, strict=True)})
 
 
 def _clip(learner: Learner) -> Tensor | float:
@@ -254,8 +295,9 @@ def _require_finite(
     """All ranks come to the same verdict, because both numbers are sums over ranks."""
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
-    bad = [one.batch.ids for one, value in zip(loaded, losses, strict=True) if not torch.isfinite(value)]
-    suspects = bad or [one.batch.ids for one in loaded if not one.is_filler]
+    groups = [one.batch.ids[: one.batch.groups] for one in loaded]
+    bad = [ids for ids, value in zip(groups, losses, strict=True) if not torch.isfinite(value)]
+    suspects = bad or [ids for ids, one in zip(groups, loaded, strict=True) if not one.is_filler]
     ids = gather_object([name for names in suspects for name in names])
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         outcome = "DeepSpeed has taken the step inside its backward pass, so the weights in memory are spoilt"

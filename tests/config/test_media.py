@@ -15,6 +15,7 @@ VIDEO = VideoConfig(
     max_pixels=3000,
     max_total_pixels=9000,
     decode_timeout_s=5.0,
+    decode_memory_gb=1.5,
     cache_dir="c",
     cache_max_gb=0.5,
 )
@@ -29,6 +30,7 @@ def test_every_setting_reaches_the_limits_of_its_kind(tmp_path):
     assert video.sampling == Sampling(policy="uniform", frames=6)
     assert (video.min_pixels, video.max_pixels, video.max_total_pixels) == (2, 3000, 9000)
     assert (video.decode_timeout_s, video.cache_dir, video.cache_max_bytes) == (5.0, "c", 500_000_000)
+    assert video.decode_memory_bytes == 1_500_000_000
 
 
 def test_media_are_below_the_rows_when_nothing_else_is_said(tmp_path):
@@ -41,7 +43,7 @@ def test_media_are_below_the_rows_when_nothing_else_is_said(tmp_path):
 
 @pytest.mark.parametrize(
     "change", [{"sampling": "uniform"}, {"fps": 1.0}, {"frames": 9}, {"min_pixels": 9}, {"max_pixels": 9}]
-    + [{"max_total_pixels": 9}],
+    + [{"max_total_pixels": 9}, {"decode_memory_gb": 2.0}],  # clips that need more are refused
 )  # fmt: skip
 def test_what_decides_on_frames_decides_on_prepared_rows(change):
     plain = DataConfig(train="r.jsonl")

@@ -25,6 +25,17 @@ CASES = [
         ["vision.cache_dir=c", "model.lora=null", "model.freeze=[]"],
         "vision.cache_dir: features cannot be cached while the vision tower is trained; add vision to model.freeze",
     ),
+    (
+        ["model.lora=null", "model.adapter=a"],
+        "model.adapter: goes on with an adapter, but model.lora is missing; give the settings it was made with",
+    ),
+    (["data.relabel=[{how: swp}]"], "data.relabel.0.how: how 'swp' is no relabelling; did you mean 'swap'? known are"),
+    (["data.select={}"], "data.select: selects by nothing; name one of pair, difficulty, score_gap, tags"),
+    (["data.select={difficulty: {}}"], "data.select.difficulty: has no bound; give above, at_least, below or at_most"),
+    (
+        ["data.select={score_gap: {above: 2.0, below: 1.0}}"],
+        "data.select.score_gap: above 2, below 1 leaves no number; mend one of the two",
+    ),
     (["data.min_pixels=500000"], "r.yaml:11: data.max_pixels: 401408 is less than data.min_pixels 500000; raise it to"),
     (
         ["data.video.min_pixels=5000", "data.video.max_pixels=4000"],
@@ -57,6 +68,22 @@ CASES = [
         ["data.eval=null", "train.per_device_eval_batch_size=5"],
         "train.per_device_eval_batch_size: evaluates on nothing",
     ),
+    (
+        ["recipe=sft", "model.reference_update={kind: sync, every_steps: 4}"],
+        "model.reference_update: recipe 'sft' uses no reference; remove it",
+    ),
+    (
+        ["model.precompute_reference=true", "model.reference_update={kind: sync, every_steps: 4}"],
+        "model.reference_update: a table of model.precompute_reference cannot follow the policy; remove one of the two",
+    ),
+    (
+        ["model.reference=other", "model.reference_update={kind: sync, every_steps: 4}"],
+        "model.reference_update: model.reference has no adapter that could follow that of model.lora; leave out",
+    ),
+    (
+        ["model.reference_update={kind: sync, every_steps: 4, mixup_alpha: 0.5}"],
+        "model.reference_update.mixup_alpha: kind 'sync' takes over all of the policy; use kind: ema, or remove it",
+    ),
 ]
 
 
@@ -82,5 +109,5 @@ def test_the_message_survives_braces_and_percent_signs(load_with):
 
 
 def test_every_rule_has_a_case():
-    assert len(RULES) == 12
+    assert len(RULES) == 15
     assert len(CASES) >= len(RULES)

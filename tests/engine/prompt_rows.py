@@ -4,7 +4,7 @@ The yardstick is the plainest thing there is: one response, one row, no padding,
 own top-level forward, `log_softmax` of all its logits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Tree:
     response_weights: tuple[Tensor, ...] | None = None
     margin: float | None = None
     scores: tuple[float, ...] = ()
+    numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)
     weight: float = 1.0
     tags: dict = field(default_factory=dict)
     media_key: str | None = None
@@ -139,6 +140,13 @@ def clip(root, frames: int, width: int, height: int, seed: int = 0) -> MediaRef:
 def yardstick(base: torch.nn.Module, trees: Sequence[Tree], batch: TreeBatch) -> Tensor:
     """Return log-probs [B, K, R] of every response computed alone."""
     cells = torch.zeros(batch.response_mask.shape)
+    for b, k, response, logps in every_distribution(base, trees):
+        cells[b, k, : len(response)] = logps.gather(1, response[:, None]).squeeze(1)
+    return cells
+
+
+def every_distribution(base: torch.nn.Module, trees: Sequence[Tree]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Yield row, place, tokens and all log-probs [R, V] of every response computed alone."""
     for b, tree in enumerate(trees):
         for k, response in enumerate(tree.response_ids):
             row = torch.cat([tree.prompt_ids, response])[None]
@@ -150,9 +158,7 @@ def yardstick(base: torch.nn.Module, trees: Sequence[Tree], batch: TreeBatch) ->
             logits = base(
                 input_ids=row, attention_mask=torch.ones_like(row), use_cache=False, **types, **tree.media
             ).logits
-            logps = logits[0, len(tree.prompt_ids) - 1 : -1].float().log_softmax(-1)
-            cells[b, k, : len(response)] = logps.gather(1, response[:, None]).squeeze(1)
-    return cells
+            yield b, k, response, logits[0, len(tree.prompt_ids) - 1 : -1].float().log_softmax(-1)
 
 
 def _row(processor, family, turns, answers: Sequence[str]) -> Tree:

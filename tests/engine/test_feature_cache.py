@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 
 import pytest
 import torch
+from processes import finish_together
 
 from mmalign.engine import feature_cache
 from mmalign.engine.feature_cache import FeatureCache
@@ -110,11 +110,5 @@ def _write_and_read(directory: str, value: float) -> None:
 
 
 def test_several_processes_may_write_the_same_entries(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_write_and_read, args=(str(tmp_path), float(n))) for n in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    finish_together(_write_and_read, [(str(tmp_path / "cache"), float(number)) for number in range(2)], tmp_path)
     assert not list(tmp_path.rglob(".*"))

@@ -50,6 +50,8 @@ def test_weights_gradients_and_optimiser_are_counted_exactly(tiny_model, family,
     assert predicted.gradients == trained
     assert predicted.optimiser == 2 * trained
     assert predicted.reference == (0 if "lora" in model else trained)
+    following = recipe(path, {**model, "reference_update": {"kind": "sync", "every_steps": 5}})
+    assert Skeleton(following, str(path)).footprint(SHAPE, needs_reference=True).reference == trained
 
 
 @pytest.mark.parametrize("model", [{}, {"lora": {"rank": 3}}], ids=["full", "lora"])

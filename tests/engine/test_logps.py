@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.engine import logps
+from mmalign.engine import logps, tiles
 from mmalign.engine.logps import GroupLogps, response_log_purity, response_logps
 
 N, V, D = 13, 29, 7
@@ -34,8 +34,8 @@ def tiling(request, monkeypatch):
     if request.param != "few tokens":
         monkeypatch.setattr(logps, "KEPT_LOGITS_BYTES", 0)
     if request.param == "many tiles":
-        monkeypatch.setattr(logps, "TOKENS_PER_TILE", 5)
-        monkeypatch.setattr(logps, "TILE_BYTES", 4 * 5 * 11)
+        monkeypatch.setattr(tiles, "TOKENS_PER_TILE", 5)
+        monkeypatch.setattr(tiles, "TILE_BYTES", 4 * 5 * 11)
 
 
 def test_two_equal_logits_give_ln_half():
@@ -130,8 +130,8 @@ def test_no_response_token_gives_an_empty_result_and_zero_gradients():
 
 
 def test_largest_tensor_of_many_tokens_is_a_tile_and_not_the_logits(monkeypatch):
-    monkeypatch.setattr(logps, "TILE_BYTES", 4 * 64 * 64)
-    monkeypatch.setattr(logps, "TOKENS_PER_TILE", 64)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 4 * 64 * 64)
+    monkeypatch.setattr(tiles, "TOKENS_PER_TILE", 64)
     monkeypatch.setattr(logps, "KEPT_LOGITS_BYTES", 0)
     hidden, weight = torch.randn(256, 8, requires_grad=True), torch.randn(512, 8, requires_grad=True)
     with _LargestTensor() as largest:

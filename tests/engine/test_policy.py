@@ -15,6 +15,7 @@ from mmalign.engine import head
 from mmalign.engine.families import family_of
 from mmalign.engine.load import load_model
 from mmalign.engine.policy import Policy, load_policy
+from mmalign.engine.token_terms import LogPurity
 from mmalign.engine.tree import collate
 from mmalign.errors import ModelError
 
@@ -121,7 +122,8 @@ def test_purity_stands_beside_the_log_probs_of_the_same_forward(make):
     model = make()
     trees = random_trees(VOCABULARY, prompts=[7], responses=[[3]])
     batch = collate(trees, family_of(model.config), pad_id=1)
-    logps, purity = Policy(model)(batch, with_purity=True)
+    logps, found = Policy(model)(batch, also=(LogPurity(),))
+    purity = found["log_purity"]
     torch.testing.assert_close(logps, Policy(model)(batch), rtol=0, atol=0)
     row = torch.cat([trees[0].prompt_ids, *trees[0].response_ids])[None]
     expected = model(input_ids=row).logits[0, 6:9].softmax(-1).square().sum(-1).log()

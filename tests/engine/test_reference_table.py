@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import pytest
 import torch
+from processes import finish_together
 
 from mmalign.engine.reference_table import ReferenceTable
 from mmalign.errors import CheckpointError, DataError, TrainingError
@@ -75,14 +74,8 @@ def _write_share(directory, rank: int) -> None:
 
 
 def test_two_processes_fill_one_table(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_write_share, args=(tmp_path, rank)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
+    finish_together(_write_share, [(tmp_path, rank) for rank in range(2)], tmp_path)
     table = open_table(tmp_path)
-    assert [process.exitcode for process in processes] == [0, 0]
     assert table.missing() == []
     assert torch.equal(table.read(("a", "b", "c"), lengths_of("a", "b", "c")), logps_of("a", "b", "c"))
     assert [path.name for path in tmp_path.iterdir()] == ["table"]

@@ -71,6 +71,17 @@ def test_facts_of_a_row_travel_with_it():
     assert batch.token_weights is None
 
 
+def test_named_scores_travel_by_name_and_are_nan_where_a_row_or_a_response_has_none():
+    judged = Tree(prompt_ids=ids(1), response_ids=(ids(3), ids(4)), numbers={"judge": (-1.5, math.nan)})
+    counted = Tree(prompt_ids=ids(1), response_ids=(ids(3),), numbers={"tokens/a": (7.0,)})
+    batch = collate([judged, counted], TEXT, IMPOSSIBLE)
+    assert set(batch.numbers) == {"judge", "tokens/a"}
+    assert batch.numbers["judge"][0].tolist() == [-1.5, pytest.approx(math.nan, nan_ok=True)]
+    assert batch.numbers["judge"][1].isnan().all()
+    assert batch.numbers["tokens/a"][:, 0].tolist() == [pytest.approx(math.nan, nan_ok=True), 7.0]
+    assert batch.numbers["tokens/a"].dtype == torch.float64
+
+
 def test_token_weights_are_one_where_a_row_has_no_spans():
     weighted = Tree(prompt_ids=ids(1, 2), response_ids=(ids(3, 4),), response_weights=(torch.tensor([0.0, 5.0]),))
     plain = Tree(prompt_ids=ids(1), response_ids=(ids(3),))

@@ -1,6 +1,7 @@
 """Preferences for tests of the store: one that says everything, and a strategy that makes any."""
 
 import io
+import json
 import string
 
 from hypothesis import strategies as st
@@ -76,17 +77,23 @@ _names = st.text(string.ascii_letters + "_. ", min_size=1, max_size=6)
 _maps = st.dictionaries(_names, _texts, max_size=2)
 
 
+def _json_text(value) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 @st.composite
 def media_refs(draw, kind: str | None = None) -> MediaRef:
-    kind = kind or draw(st.sampled_from(["image", "video"]))
-    form = draw(st.sampled_from(["uri", "content", "frames"] if kind == "video" else ["uri", "content"]))
+    kind = kind or draw(st.sampled_from(["image", "video", "layout", "sound"]))
+    more = {"video": ["frames"], "layout": ["json"]}.get(kind, [])
+    form = draw(st.sampled_from(["uri", "content", *more]))
     paths = _names.map(lambda name: f"m/{name}")
     forms = {
         "uri": paths,
         "content": st.binary(min_size=1, max_size=9),
         "frames": st.lists(paths, min_size=1).map(tuple),
+        "json": (st.dictionaries(_names, _numbers, max_size=2) | st.lists(_texts, max_size=2)).map(_json_text),
     }
-    where = {form: draw(forms[form])}
+    where = {"content" if form == "json" else form: draw(forms[form])}
     span_s = draw(st.none() | st.tuples(st.floats(0, 5), st.floats(6, 9)))
     frames = None if span_s else draw(st.none() | st.lists(st.integers(0, 99), max_size=3).map(tuple))
     sha256 = None if form == "frames" else draw(st.none() | _names)
@@ -139,6 +146,7 @@ def preferences(draw) -> Preference:
             draw(responses(scores[k] if scores else None, [ref.kind for ref in media])) for k in range(count)
         ),
         ties=(tuple(range(start, end)),) if end - start > 1 else (),
+        label=draw(st.sampled_from([None, True, False])) if count == 1 else None,
         margin=draw(st.none() | _numbers),
         weight=draw(st.just(1.0) | st.floats(0, 1e6)),
         difficulty=draw(st.none() | _numbers),

@@ -263,7 +263,7 @@ def one_fact(name, value):
     [
         ({"prompt": None}, "prompt: column must be a list of messages"),
         ({"prompt": [{"role": "user", "content": 7}]}, "prompt.0.: a message must be"),
-        ({"prompt": [{"role": "user", "content": [{"type": "sound"}]}]}, "a part must be a text, an image or a video"),
+        ({"prompt": [{"role": "user", "content": [{"type": "sound"}]}]}, "a part must be a text or a medium"),
         ({"images": []}, r"placeholders and media do not match: 1 placeholder\(s\), 0 medium"),
         ({"images": ["a.jpg", "b.jpg"]}, r"placeholders and media do not match: 1 placeholder\(s\), 2 medium"),
         ({"images": [7]}, r"images\[0\]: image is neither a path, bytes nor a data URI"),
@@ -287,6 +287,18 @@ def one_fact(name, value):
         ({"media_facts": [{"frame_indices": ["a"]}]}, "frame_indices: must be a whole number from 0 .got 'a'."),
         ({"media_facts": [{"frames": ["a.jpg"]}]}, "media needs exactly one of a uri, its bytes and its frames"),
         ({"videos": "a.mp4"}, "videos: column must be a list of media .got 'a.mp4'."),
+        ({"media": "a.wav"}, "media: column must be a list of media .got 'a.wav'."),
+        ({"media": ["a.wav"]}, r'media\[0\]: medium must be {"kind": ..., "path": ...}'),
+        ({"media": [{"path": "a.wav"}]}, "medium must be"),
+        ({"media": [{"kind": "image", "path": "a.jpg"}]}, "kind that has a column of its own .*put it into images"),
+        ({"media": [{"kind": "Sound", "path": "a.wav"}]}, "media kind is not a name .got 'Sound'"),
+        ({"media": [{"kind": "sound", "path": "a.wav"}]}, r"do not match: 1 placeholder\(s\), 2 medium"),
+        ({"media": [{"kind": "sound"}]}, r"media\[0\]: sound is neither a path, bytes nor a data URI"),
+        ({"media": [{"kind": "sound", "json": 5}]}, "json of a medium must be an object or a list .got 5."),
+        ({"media": [{"kind": "sound", "json": {"a": float("nan")}}]}, "json of a medium cannot be written"),
+        ({"media": [{"kind": "sound", "json": ["\ud83d"]}]}, "json of a medium cannot be written"),
+        ({"media": [{"kind": "sound", "json": [1], "path": "a"}]}, "medium is said in two ways .*keep json or path"),
+        ({"images": [{"json": [1]}]}, "image is neither a path, bytes nor a data URI"),
         ({"images": ["half \ud83d.jpg"]}, "uri: text is not valid Unicode"),
         ({"margin": 10**400}, "margin: number is too large .got 'about 2..1328'."),
         ({"weight": 2**60}, "weight: number is too large .got '1152921504606846976'.; at most 2..53 is held exactly"),
@@ -319,10 +331,3 @@ def one_fact(name, value):
 def test_a_column_that_is_wrong_is_named(change, message):
     with pytest.raises(RowError, match=message):
         store.from_columns(ROW | change)
-
-
-def test_a_kind_of_media_without_a_column_is_refused_and_not_dropped():
-    sound = MediaRef(kind="sound", uri="a.wav")
-    row = Preference(id="a", prompt=(Message.of("user", 0),), media=(sound,), responses=(Response.of("Birds."),))
-    with pytest.raises(RowError, match="no column for this kind of media.*sound.*formats/columns.py"):
-        store.to_line(row)

@@ -156,10 +156,20 @@ def test_a_child_that_cannot_be_started_is_no_fault_of_the_row(folder, fresh, mo
 
 
 def test_a_clip_that_needs_too_much_memory_is_refused(folder, fresh, monkeypatch):
-    monkeypatch.setattr(decoder, "MEMORY_BYTES", 400 << 20)
+    monkeypatch.setattr(decoder, "_PROGRAM", decoder._PROGRAM.replace("int(sys.argv[2])", str(400 << 20)))
     with pytest.raises(RowError, match="video needs too much memory .*lower max_decoded_pixels"):
         video.load(ref("good.mp4"), limits_in(folder, min_pixels=60_000_000))
     assert video.load(ref("good.mp4"), limits_in(folder)).source_frames == 5
+
+
+def test_a_child_has_the_memory_that_is_asked_for(folder, fresh):
+    pids = []
+    for memory_bytes in (4 * 10**9, 5 * 10**8, 5 * 10**8):
+        assert video.load(ref("good.mp4"), limits_in(folder, decode_memory_bytes=memory_bytes)).source_frames == 5
+        limits = Path(f"/proc/{child_pid()}/limits").read_text()
+        assert int(limits.partition("Max data size")[2].split()[0]) == memory_bytes
+        pids.append(child_pid())
+    assert pids[0] != pids[1] == pids[2]
 
 
 def test_a_long_clip_needs_no_more_memory_than_its_taken_frames(tmp_path, fresh):

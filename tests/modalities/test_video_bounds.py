@@ -55,12 +55,13 @@ def refused(reference: MediaRef, limits: VideoLimits, message: str) -> set[str]:
 def test_more_pixels_than_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch, kind):
     reference = folder_of(tmp_path, "clip", 4) if kind == "folder" else ref("a.mp4")
     write(tmp_path / "a.mp4", numbered(4))
-    # 4096 times a frame of 480 x 640 at 3 bytes a pixel are 3.8 GB, 2 GiB are 2.1.
+    # 4096 times a frame of 480 x 640 at 3 bytes a pixel are 3.8 GB.
     bomb = dataclasses.replace(reference, frame_indices=(0,) * 4096)
-    message = "4,096 frames of 640 x 480 are more than 2 GiB; take fewer, or lower max_pixels"
+    message = "4,096 frames of 640 x 480 are more than half of decode_memory_gb = 4; take fewer, or lower max_pixels"
     assert refused(bomb, limits_in(tmp_path, min_pixels=640 * 480), message) == {"video needs too much memory"}
     assert video.check(bomb, limits_in(tmp_path)).frames == 4096
-    assert clips.MOST_CLIP_BYTES == 2 << 30
+    roomy = limits_in(tmp_path, min_pixels=640 * 480, decode_memory_bytes=8 * 10**9)
+    assert video.check(bomb, roomy).frames == 4096
 
 
 def test_folders_of_frames_have_the_time_limit_of_files(tmp_path, monkeypatch):

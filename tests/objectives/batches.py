@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 
 import torch
 
 from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.comparison import GroupFacts
+from mmalign.objectives.compose import build
+from mmalign.objectives.presets import PRESETS
 from mmalign.train.survey import told
+
+VIEWS = tuple(dict.fromkeys(view.name for name in PRESETS for view in build([{"name": name}]).views))
+"""Every view that a preset reads."""
 
 
 def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
@@ -25,12 +31,31 @@ def logps_of(sums_and_lengths, *, dtype=torch.float64) -> GroupLogps:
             token_logps[b, k, :length] = total / length
             mask[b, k, :length] = True
     tokens = torch.arange(mask.numel()).reshape(mask.shape)
-    return GroupLogps(token_logps, mask, tokens=tokens, log_purity=torch.where(mask, 0.0, torch.nan).to(dtype))
+    purity = torch.where(mask, 0.0, torch.nan).to(dtype)
+    return GroupLogps(token_logps, mask, tokens=tokens, log_purity=purity, dense=unmoved(mask, dtype))
+
+
+def unmoved(mask, dtype):
+    """Return numbers per token of a policy that is its reference and its teacher, and rewards of 0; three outcomes."""
+    nothing = torch.where(mask, 0.0, torch.nan).to(dtype)
+    even = torch.where(mask[..., None], -log(3), torch.nan).to(dtype).expand(*mask.shape, 3)
+    return {
+        "reference_kl": nothing,
+        "token_reward": nothing,
+        "student_logps": even,
+        "teacher_logps": even,
+        "contrast_logps": even,
+    }
 
 
 def with_logps(logps, token_logps):
     """Return `logps` with other values, which may collect gradients."""
     return replace(logps, token_logps=token_logps)
+
+
+def with_views(logps, seen):
+    """Return `logps` of groups that have the log-probs `seen` in every view."""
+    return replace(logps, views=dict.fromkeys(VIEWS, seen))
 
 
 def facts_of(levels, *, weight=None, scores=None, dtype=torch.float64) -> GroupFacts:
@@ -47,7 +72,27 @@ def facts_of(levels, *, weight=None, scores=None, dtype=torch.float64) -> GroupF
         scores=torch.full(padded.shape, torch.nan, dtype=dtype) if scores is None else padded_scores(scores, dtype),
         seed=torch.arange(101, 101 + len(levels)),
         annotator=torch.zeros(len(levels), dtype=torch.int64),
+        numbers=numbers_of(padded.shape, dtype),
     )
+
+
+NUMBERS = {
+    "logp/other": lambda share: -3 * share - 0.5,
+    "tokens/other": lambda share: 1 + (5 * share).floor(),
+    "win_rate": lambda share: share,
+    "strength": lambda share: 3 * share,
+    "from_reference": lambda share: (share > 0.5).to(share),
+    "judge": lambda share: 2 * share - 1,
+}
+"""Every number that a preset reads by default, from a share between 0 and 1."""
+
+
+def numbers_of(shape, dtype=torch.float64):
+    """Return a value of every number for every response; the same for the same place, whatever the shape."""
+    groups, responses = shape
+    place = 7 * torch.arange(groups)[:, None] + 3 * torch.arange(responses)
+    shares = [((place + 5 * shift) % 17 + 0.5).to(dtype) / 17 for shift in range(len(NUMBERS))]
+    return {name: make(share) for (name, make), share in zip(NUMBERS.items(), shares, strict=True)}
 
 
 def padded_scores(scores, dtype=torch.float64):
@@ -67,10 +112,27 @@ def random_batch(seed=0, *, groups=5, responses=2, longest=11, dtype=torch.float
     def draw() -> GroupLogps:
         logps = -torch.rand((groups, responses, longest), generator=generator, dtype=dtype) * 3 - 0.05
         purity = -torch.rand(logps.shape, generator=generator, dtype=dtype) - 0.02
-        return GroupLogps(logps.masked_fill(~mask, torch.nan), mask, None, tokens, purity.masked_fill(~mask, torch.nan))
+        logps, purity = (values.masked_fill(~mask, torch.nan) for values in (logps, purity))
+        return GroupLogps(logps, mask, None, tokens, purity, random_dense(mask, seed, dtype))
 
     scores = [[float(2 * responses - 2 * k) for k in range(responses)]] * groups
-    return draw(), draw(), facts_of([range(responses)] * groups, scores=scores, dtype=dtype)
+    policy, reference = draw(), draw()
+    policy, reference = (replace(one, views={name: draw() for name in VIEWS}) for one in (policy, reference))
+    return policy, reference, facts_of([range(responses)] * groups, scores=scores, dtype=dtype)
+
+
+def random_dense(mask, seed, dtype):
+    """Return numbers per token: divergences above 0, rewards, and distributions over four outcomes."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    dense = {
+        name: torch.rand(mask.shape, generator=generator, dtype=dtype) for name in ("reference_kl", "token_reward")
+    }
+    for name in ("student_logps", "teacher_logps", "contrast_logps"):
+        dense[name] = torch.randn(*mask.shape, 4, generator=generator, dtype=dtype).log_softmax(-1)
+    return {
+        name: values.masked_fill(~mask.view(*mask.shape, *[1] * (values.dim() - 3)), torch.nan)
+        for name, values in dense.items()
+    }
 
 
 def step_loss(objective, policy, reference, facts):
@@ -81,17 +143,17 @@ def step_loss(objective, policy, reference, facts):
 
 def select(logps, groups):
     """Return the log-probs of some groups."""
-    return GroupLogps(*(None if value is None else value[groups] for value in vars(logps).values()))
+    return logps.mapped(lambda value: value[groups])
 
 
 def select_facts(facts, groups):
     """Return the facts of some groups."""
-    return GroupFacts(*(value[groups] for value in vars(facts).values()))
+    return facts.select(groups)
 
 
 def swapped(logps):
     """Return the log-probs with the order of responses turned round."""
-    return GroupLogps(*(None if value is None else value.flip(1) for value in vars(logps).values()))
+    return logps.mapped(lambda value: value.flip(1))
 
 
 def cut_loss(objective, policy, reference, facts, cuts):

@@ -1,11 +1,13 @@
 """What reads the whole step: sorts and baselines by hand, the same however the step is cut; and what is remembered."""
 
-from math import exp, log1p
+from math import exp, log, log1p
 
 import pytest
 import torch
 from objectives.batches import cut_loss, facts_of, logps_of, random_batch, step_loss, with_logps
 
+from mmalign.engine.logps import GroupLogps
+from mmalign.objectives.batchwise import meetings
 from mmalign.objectives.compose import build
 from mmalign.train.survey import told
 
@@ -105,10 +107,51 @@ def test_which_objectives_want_the_whole_step_or_remember():
 
     built = {name: build([{"name": name}]) for name in PRESETS}
     whole = {name for name, objective in built.items() if objective.whole_step}
-    assert whole == {"aot", "aot_unpaired", "kto_pair", "beta_dpo", "beta_dpo_implicit", "dama"}
+    assert whole == {"aot", "aot_unpaired", "kto", "kto_pair", "beta_dpo", "beta_dpo_implicit", "dama", "crm"}
     assert {name for name, objective in built.items() if objective.first_memory()} == {
         "bco",
+        "bco_unpaired",
         "beta_dpo",
         "dama",
         "lcpo",
+        "spa",
     }
+
+
+def test_a_pair_of_twice_the_weight_stands_twice_in_the_sort():
+    """One pair of weight 2 is two equal ones of weight 1, wherever it stands and however the step is cut."""
+    policy, reference, _ = random_batch(groups=5)
+    doubled = torch.tensor([0, 1, 2, 2, 3, 4])
+    twice = GroupLogps(*(None if value is None else value[doubled] for value in vars(policy).values()))
+    twice_reference = GroupLogps(*(None if value is None else value[doubled] for value in vars(reference).values()))
+    weighed, plain = facts_of([(0, 1)] * 5, weight=[1.0, 1.0, 2.0, 1.0, 1.0]), facts_of([(0, 1)] * 6)
+    for name in ("aot", "aot_unpaired"):
+        objective = build([{"name": name}])
+        expected = step_loss(objective, twice, twice_reference, plain)
+        torch.testing.assert_close(step_loss(objective, policy, reference, weighed), expected)
+        for cuts in ([[0], [1], [2], [3], [4]], [[4, 2], [0, 3, 1]]):
+            torch.testing.assert_close(cut_loss(objective, policy, reference, weighed, cuts), expected)
+
+
+def test_distributions_meet_by_shares_of_their_weight():
+    """First sorted: b (weight 1) before a (3); second sorted: a (3) before b (1). They overlap in shares 1, 2, 1."""
+    met = meetings(torch.tensor([2.0, 1.0]), torch.tensor([5.0, 6.0]), torch.tensor([3.0, 1.0]))
+    shares = {(i, j): w for i, j, w in zip(*(column.tolist() for column in met), strict=True) if w}
+    assert shares == {(1, 0): 1.0, (0, 0): 2.0, (0, 1): 1.0}
+
+
+def test_reliabilities_are_means_in_which_pairs_count_as_in_the_loss():
+    """Margins 1 and -1, one annotator, start 0.9, rate 1: q = sigmoid(+-1 + log 9), weighed 3 to 1."""
+    policy = logps_of([[(-4.0, 1), (-5.0, 1)], [(-5.0, 1), (-4.0, 1)]])
+    reference = logps_of([[(-5.0, 1), (-5.0, 1)]] * 2)
+    objective = build([{"name": "lcpo", "beta": 1.0, "reliability": 0.9, "reliability_rate": 1.0}])
+    survey = objective.survey(policy, reference, facts_of([(0, 1)] * 2, weight=[3.0, 1.0]))
+    eta = objective.remember(objective.first_memory(), survey)["lcpo"]["reliabilities"]
+    assert eta.tolist() == pytest.approx([(3 * sigmoid(1 + log(9)) + sigmoid(-1 + log(9))) / 4])
+
+
+def test_an_annotator_of_no_weight_teaches_nothing_of_itself():
+    policy, reference, _ = random_batch(groups=2)
+    objective = build([{"name": "lcpo"}])
+    survey = objective.survey(policy, reference, facts_of([(0, 1)] * 2, weight=[0.0, 0.0]))
+    assert objective.remember(objective.first_memory(), survey)["lcpo"]["annotators"].tolist() == []

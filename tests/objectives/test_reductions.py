@@ -1,5 +1,7 @@
 """Forty papers are a dozen ideas: under these settings one preset is another, in loss and in gradient."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from objectives.batches import random_batch, step_loss, with_logps
@@ -30,6 +32,8 @@ SAME = [
         {**DPO, "f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.0},
         {**DPO, "f_divergence_type": "forward_kl"},
     ),
+    ("tdpo2 that does not weigh the divergence is dpo", {**DPO, "name": "tdpo2", "kl_weight": 0.0}, DPO),
+    ("sail that weighs all tokens alike is dpo", {**DPO, "name": "sail", "token_rate": 0.0}, DPO),
     ("rpo without likelihood is dpo", {**DPO, "name": "rpo", "sft_weight": 0.0}, DPO),
     ("curry_dpo over all pairs is dpo", {**DPO, "name": "curry_dpo", "pairs": "all"}, DPO),
     ("bco before it has seen anything is bco_pair", {**DPO, "name": "bco"}, {**DPO, "name": "bco_pair"}),
@@ -50,6 +54,12 @@ SAME = [
         {"name": "tpo", "beta": 0.3, "sft_weight": 0.0},
         {"name": "cpo", "beta": 0.3, "sft_weight": 0.0, "pairs": "below_best"},
     ),
+    ("mdpo without its other terms is dpo", {**DPO, "name": "mdpo", "visual_weight": 0.0, "anchor_weight": 0.0}, DPO),
+    ("v_dpo without guidance is dpo", {**DPO, "name": "v_dpo", "guidance": 1.0}, DPO),
+    ("selm without exploration is dpo", {**DPO, "name": "selm", "exploration": 0.0, "pairs": "all"}, DPO),
+    ("xpo without exploration is dpo", {**DPO, "name": "xpo", "exploration": 0.0, "pairs": "all"}, DPO),
+    ("spa without doubt is dpo", {**DPO, "name": "spa", "doubt": 0.0, "warmup_steps": 0}, DPO),
+    ("crm that selects every pair is dpo", {**DPO, "name": "crm", "selected_share": 1.0}, DPO),
 ]
 SUMS = [
     ("rpo per token is dpo + sft", {**DPO, "name": "rpo", "sft_weight": 0.7, "normalise": "token"},
@@ -58,6 +68,7 @@ SUMS = [
      [{"name": "cpo", "sft_weight": 0.0}, {"name": "sft", "weight": 0.7}]),
     ("mpo is dpo + bco_pair + sft", {"name": "mpo", "beta": 0.3},
      [{**DPO, "weight": 0.8}, {**DPO, "name": "bco_pair", "weight": 0.2}, {"name": "sft"}]),
+    ("eurus is dpo + bco_pair", {**DPO, "name": "eurus"}, [DPO, {**DPO, "name": "bco_pair"}]),
 ]  # fmt: skip
 
 
@@ -128,3 +139,70 @@ def test_wpo_with_weights_of_one_is_dpo():
     typical = GroupLogps(policy.token_logps, policy.mask, log_purity=policy.token_logps)
     wpo = step_loss(build([{**DPO, "name": "wpo"}]), typical, reference, facts)
     torch.testing.assert_close(wpo, step_loss(build([DPO]), policy, reference, facts), rtol=1e-12, atol=0)
+
+
+def _with(facts, **numbers):
+    return replace(facts, numbers={name.replace("__", "/"): value for name, value in numbers.items()})
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_infifpo_with_one_source_and_no_clip_is_dpo_against_that_source(per_token):
+    policy, source, facts = random_batch(responses=3)
+    known = _with(facts, logp__other=source.sums(), tokens__other=source.lengths().double())
+    plain = {"sources": ["other"], "clip": False, "count_reference": False, "beta": 0.3}
+    fused = build([{"name": "infifpo" if per_token else "infifpo_sum", **plain}])(policy, None, known)
+    dpo = build([{"name": "dpo_norm" if per_token else "dpo", "beta": 0.3}])(policy, source, facts)
+    torch.testing.assert_close(fused.terms[0].values, dpo.terms[0].values, rtol=1e-12, atol=0)
+    if not per_token:  # what dpo_norm logs are sums
+        torch.testing.assert_close(fused.rewards, dpo.rewards, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("fusion", ["max_margin", "average", "confidence"])
+def test_infifpo_whose_source_is_the_reference_is_dpo_per_token(fusion):
+    policy, reference, facts = random_batch(responses=3)
+    known = _with(facts, logp__other=reference.sums(), tokens__other=reference.lengths().double())
+    infifpo = step_loss(build([{"name": "infifpo", "fusion": fusion}]), policy, reference, known)
+    dpo = step_loss(build([{"name": "dpo_norm"}]), policy, reference, facts)
+    torch.testing.assert_close(infifpo, dpo, rtol=1e-12, atol=0)
+
+
+def test_twice_sppo_with_sure_wins_is_sppo_hard():
+    policy, reference, facts = random_batch()
+    known = _with(facts, win_rate=torch.tensor([1.0, 0.0], dtype=torch.float64).expand(5, 2))
+    soft = step_loss(build([{"name": "sppo", "weight": 2.0}]), policy, reference, known)
+    hard = step_loss(build([{"name": "sppo_hard"}]), policy, reference, facts)
+    torch.testing.assert_close(soft, hard, rtol=1e-12, atol=0)
+
+
+def test_sppo_whose_rates_are_of_the_pair_is_sppo_single():
+    policy, reference, facts = random_batch()
+    gap = facts.scores[:, 0] - facts.scores[:, 1]
+    known = _with(facts, win_rate=torch.stack([gap.sigmoid(), (-gap).sigmoid()], 1))
+    soft = step_loss(build([{"name": "sppo"}]), policy, reference, known)
+    torch.testing.assert_close(soft, step_loss(build([{"name": "sppo_single"}]), policy, reference, facts))
+
+
+@pytest.mark.parametrize(("judge", "other"), [(1.0, DPO), (0.0, {**DPO, "name": "cdpo", "label_smoothing": 0.4999999})])
+def test_cream_whose_judges_agree_is_dpo_and_whose_second_judge_is_blind_believes_half(judge, other):
+    policy, reference, facts = random_batch(responses=3)
+    known = _with(facts, judge=judge * facts.scores)
+    cream = step_loss(build([{**DPO, "name": "cream", "pairs": "all"}]), policy, reference, known)
+    torch.testing.assert_close(cream, step_loss(build([other]), policy, reference, facts), rtol=1e-6, atol=0)
+
+
+def test_scir_whose_judge_is_sure_adds_a_second_dpo_and_gates_what_the_policy_has_wrong():
+    policy, reference, facts = random_batch()
+    known = _with(facts, judge=1e4 * facts.scores)
+    objective = build([{**DPO, "name": "scir"}])
+    gated, consistent = objective(policy, reference, known).terms
+    dpo = build([DPO])(policy, reference, facts)
+    torch.testing.assert_close(consistent.values, dpo.terms[0].values, rtol=1e-12, atol=0)
+    right = dpo.rewards[:, 0] >= dpo.rewards[:, 1]
+    assert 0 < right.sum() < len(right)
+    torch.testing.assert_close(gated.values, dpo.terms[0].values * right, rtol=1e-12, atol=0)
+
+
+def test_lcpo_that_believes_everyone_is_dpo():
+    policy, reference, facts = random_batch()
+    lcpo = step_loss(build([{**DPO, "name": "lcpo", "reliability": 1 - 1e-12}]), policy, reference, facts)
+    torch.testing.assert_close(lcpo, step_loss(build([DPO]), policy, reference, facts), rtol=1e-10, atol=0)

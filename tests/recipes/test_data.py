@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mmalign import cli
-from mmalign.errors import DataError
+from mmalign.errors import ConfigError, DataError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Response, Span
 from mmalign.formats.store import read_jsonl, read_parquet, write_jsonl, write_parquet
@@ -58,6 +58,14 @@ def test_show_says_what_the_row_is_and_why(folder):
         "add --model DIR to see the tokens",
     ):
         assert said in text
+
+
+@pytest.mark.parametrize(("label", "said"), [(True, "an answer judged good"), (False, "an answer judged bad")])
+def test_show_says_how_an_only_answer_was_judged(tmp_path, label, said):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "Is it?", "completion": "It is.", "label": label}))
+    text = shown(tmp_path / "rows.jsonl")
+    assert f"rows.jsonl, row 1: {said}" in text
+    assert "because of  prompt, completion, label" in text
 
 
 def test_show_names_a_picture_that_is_not_there(folder):
@@ -210,7 +218,8 @@ def test_show_of_a_folder_of_very_many_media_shows_the_first(tmp_path):
             "and no rows; --row, --format ask for rows: leave them out, or",
         ),
         (["--max-length", "1"], "and no rows; --max-length asks for rows: leave it out"),
-        (["--fps", "9", "--sampling", "uniform"], "and no videos; --sampling, --fps ask for videos: leave them out"),
+        (["--fps", "9"], "and no videos; --fps asks for videos: leave it out"),
+        (["--frames", "9", "--sampling", "uniform"], "and no videos; --sampling, --frames ask for videos: leave them"),
         (["--frames", "3"], "and no videos; --frames asks for videos: leave it out"),
     ],
 )
@@ -218,6 +227,14 @@ def test_show_refuses_options_that_a_picture_would_ignore(folder, options, messa
     outcome = CliRunner().invoke(cli.app, ["data", "show", str(folder / "kitchen.jpg"), *options])
     assert isinstance(outcome.exception, DataError)
     assert f"kitchen.jpg holds media {message}" in str(outcome.exception)
+
+
+def test_show_refuses_a_rate_that_the_sampling_would_ignore_as_a_recipe_does(folder):
+    options = ["data", "show", str(folder / "rows.json"), "--sampling", "uniform"]
+    outcome = CliRunner().invoke(cli.app, [*options, "--fps", "3"])
+    assert isinstance(outcome.exception, ConfigError)
+    assert str(outcome.exception) == "fps 3 is not read by sampling 'uniform'; leave it out, or use sampling fps"
+    assert CliRunner().invoke(cli.app, options).exit_code == 0
 
 
 def test_show_takes_the_options_of_videos_where_one_of_the_media_is_a_video(folder):

@@ -5,13 +5,15 @@ import shutil
 from zlib import crc32
 
 import pytest
+import torch
 from pictures import encoded, noise
 from training_runs import (
+    CutInFours,
     assert_close,
     assert_same_weights,
     final_weights,
-    in_processes,
     metrics,
+    on_two_ranks,
     recipe,
     run,
     write_rows,
@@ -21,6 +23,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.store import write_jsonl
+from mmalign.train import step
 from mmalign.train.state import load_memory
 
 EVERY_KIND = [
@@ -34,26 +37,13 @@ EVERY_KIND = [
     {"name": "lcpo", "beta": 0.5},
     {"name": "beta_dpo", "beta": 0.5},
 ]
-CUTS = {
-    "one batch": {"train__per_device_train_batch_size": 4, "train__gradient_accumulation_steps": 1},
-    "four batches": {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 4},
-    "two ranks": {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 2},
-}
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory, tiny_model):
     """Six rows a pass of four and two: the short step leaves a second rank with one row."""
     directory = tmp_path_factory.mktemp("rows")
-    rows = write_rows(directory / "rows", 6, text_only=(1, 3))
-    held_out = write_rows(directory / "held_out", 3, text_only=(0,))
-
-    def make(output_dir, cut, **changes):
-        steps = {"train__shuffle": False, "train__max_steps": 4, "train__save_steps": 2, "data__eval": str(held_out)}
-        changes = {"objective": EVERY_KIND, **CUTS[cut], **steps, **changes}
-        return recipe(tiny_model("qwen2_5_vl"), rows, output_dir, **changes)
-
-    return make
+    return CutInFours(tiny_model("qwen2_5_vl"), directory, 6, text_only=(1, 3), objective=EVERY_KIND)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +62,7 @@ def test_a_step_cut_into_micro_batches_learns_the_same(tmp_path, settings, whole
 
 @pytest.mark.slow
 def test_two_ranks_learn_the_same(tmp_path, settings, whole):
-    in_processes(settings(tmp_path / "run", "two ranks"), ranks=2)
+    on_two_ranks(settings(tmp_path / "run", "two ranks"))
     assert_close(metrics(tmp_path / "run")[:1], metrics(whole)[:1], 1e-5)
     assert_close(metrics(tmp_path / "run"), metrics(whole), 5e-4)
 
@@ -93,6 +83,45 @@ def test_what_is_remembered_is_in_the_checkpoint_and_a_resumed_run_goes_on_with_
     run(settings(tmp_path / "run", "one batch"), resume=True)
     assert metrics(tmp_path / "run") == metrics(whole)
     assert_same_weights(final_weights(tmp_path / "run"), final_weights(whole))
+
+
+def test_held_out_rows_are_compared_as_many_at_a_time_as_a_step_of_training_has(tmp_path, settings, tiny_model):
+    """The loss on held-out rows is the mean of what training would have had on them, whatever their own batch size."""
+    rows = write_rows(tmp_path / "rows", 6, text_only=(1, 3))
+    same = {"objective": [{"name": "kto_pair", "beta": 5.0}], "data__eval": str(rows), "train__learning_rate": 1e-12}
+    ends = []
+    for size in (1, 4):
+        values = settings(tmp_path / f"run{size}", "one batch", **same, train__per_device_eval_batch_size=size)
+        values["data"]["train"] = str(rows)
+        values["model"]["reference"] = str(tiny_model("qwen2_5_vl", seed=3))
+        run(values)
+        ends.append(metrics(tmp_path / f"run{size}"))
+    first, second = ends[0][:2]  # four rows and two, with weights that do not move
+    assert ends[0][-1]["eval_loss"] == pytest.approx((4 * first["loss"] + 2 * second["loss"]) / 6, rel=1e-4)
+    assert ends[1][-1]["eval_loss"] == pytest.approx(ends[0][-1]["eval_loss"], rel=1e-5)
+
+
+def test_a_second_forward_meets_the_dropout_of_the_first(tmp_path, settings, monkeypatch):
+    """In two micro-batches the step is looked at first; its values are those that the loss is then made of."""
+    seen = []
+    policy_logps = step._policy_logps
+
+    def remember(learner, batch):
+        logps = policy_logps(learner, batch)
+        seen.append((batch.ids, learner.policy.training, logps.token_logps.detach().clone()))
+        return logps
+
+    monkeypatch.setattr(step, "_policy_logps", remember)
+    noisy = {"model__lora": {"rank": 4, "alpha": 8.0, "dropout": 0.5}, "model__freeze": ["vision"]}
+    objective = [{"name": "kto_pair", "beta": 5.0}]
+    changes = {"objective": objective, "data__eval": None, "train__max_steps": 2, "train__learning_rate": 0.1}
+    run(settings(tmp_path / "run", "four batches", **noisy, **changes))
+    looked, learnt = seen[:4] + seen[8:10], seen[4:8] + seen[10:12]  # four micro-batches in step 1, two in step 2
+    assert len(seen) == 12
+    for (ids, training, first), (again, _, second) in zip(looked, learnt, strict=True):
+        assert (ids, training) == (again, True)
+        assert torch.equal(first, second)
+    assert learnt[4][2].abs().sum() != 0
 
 
 LISTS = [

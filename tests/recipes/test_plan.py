@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import videos
@@ -104,6 +105,23 @@ def test_the_command_prints_a_plan(tmp_path, monkeypatch, capsys):
     assert "of 80.0 GB (as given)" in capsys.readouterr().out
 
 
+def test_decoders_are_counted_beside_the_device(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plan.psutil, "virtual_memory", lambda: SimpleNamespace(total=10 * 10**9))
+    assert plan.run(recipe()).decoders.processes == 0
+    assert "decoding videos" not in capsys.readouterr().out
+    videos.write(tmp_path / "a.mp4", videos.numbered(4, width=112, height=84), fps=4)
+    rows = write_rows(tmp_path, 4, text_only=(0,), videos={1: "a.mp4"})
+    shown = recipe(f"data.train={rows}", f"data.eval={rows}", "data.num_workers=2", "data.video.decode_memory_gb=2.5")
+    found = plan.run(shown)
+    # Two workers for training and two for evaluation, of which none knows of the others.
+    assert (found.decoders.processes, found.decoders.bytes) == (4, 10_000_000_000)
+    assert found.decoders.free_bytes == 10_000_000_000 - found.footprint.total - plan.RUNTIME_BYTES
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "4 processes decoding videos may take up to 10.0 GB of" in printed
+    assert "each at most data.video.decode_memory_gb = 2.5" in printed
+    assert "more than there is: lower data.video.decode_memory_gb or data.num_workers" in printed
+
+
 def test_videos_are_counted_and_how_they_are_decoded_is_among_what_to_change(tmp_path, tiny_model, capsys):
     directory = tmp_path / "rows"
     directory.mkdir()
@@ -113,7 +131,7 @@ def test_videos_are_counted_and_how_they_are_decoded_is_among_what_to_change(tmp
     values["data"]["video"] = {"sampling": "uniform", "frames": 8, "max_total_pixels": 8 * 112 * 84}
     made = plan.run(from_values(values), memory_gb=0.9)
     # 8 frames in 4 pairs, each of 4 x 3 squares of 28 pixels.
-    counted = dict(zip(COLUMNS, made.rows.lengths.T.tolist(), strict=True))
+    counted = dict(zip(COLUMNS, made.rows.lengths[:, 0].T.tolist(), strict=True))
     assert counted["video_tokens"] == [0, 48, 48, 0]
     assert [media - video for media, video in zip(counted["media_tokens"], counted["video_tokens"], strict=True)][
         :3
@@ -121,6 +139,8 @@ def test_videos_are_counted_and_how_they_are_decoded_is_among_what_to_change(tmp
     assert made.batches.largest.video_tokens == 96
     proposed = [override for change in made.changes for override in change.overrides]
     assert {"data.video.frames=4", f"data.video.max_total_pixels={4 * 112 * 84}"} <= set(proposed)
-    assert "% videos" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "% videos" in printed
+    assert "beside it, 1 process decoding videos may take up to 4.0 GB of" in printed
     fewer = from_values({**values, "data": {**values["data"], "video": {**values["data"]["video"], "frames": 4}}})
     assert plan.run(fewer, memory_gb=0.9).batches.largest.video_tokens == 48

@@ -105,7 +105,7 @@ def test_demonstrations_with_real_photographs(tmp_path, tiny_model, shared_data)
 
 def test_published_preferences_of_text(tmp_path, tiny_model, shared_data):
     source = shared_data / "preferences" / "llamafactory_dpo_60.json"
-    changes = {"data__max_length": 2048, "data__max_refused_share": 0.7}
+    changes = {"data__max_length": 2048, "data__max_refused_share": 0.7, "train__max_steps": 1}
     result = run(recipe(tiny_model("qwen2"), source, tmp_path / "run", **changes))
     assert result.metrics[0]["loss/dpo"] == pytest.approx(0.693147, abs=1e-6)
 

@@ -4,36 +4,24 @@ import shutil
 
 import pytest
 from training_runs import (
+    CutInFours,
     assert_close,
     assert_same_weights,
+    by_launcher,
     final_weights,
-    in_processes,
     metrics,
-    recipe,
+    on_two_ranks,
     run,
-    write_rows,
 )
 
-CUTS = {
-    1: {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 4},
-    2: {"train__per_device_train_batch_size": 1, "train__gradient_accumulation_steps": 2},
-}
 TABLE = {"model__precompute_reference": True}
 LORA = {"model__lora": {"rank": 4, "alpha": 8.0}, "model__freeze": ["vision"]}
 
 
-@pytest.fixture
-def settings(tmp_path, tiny_model):
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, tiny_model):
     """Of every four rows two are text, and the short last step of the epoch leaves one rank with a filler."""
-    rows = write_rows(tmp_path / "rows", 9, text_only=(1, 3, 5, 7))
-    held_out = write_rows(tmp_path / "held_out", 3, text_only=(0,))
-
-    def make(name, ranks, **changes):
-        steps = {"train__shuffle": False, "train__max_steps": 4, "train__save_steps": 2}
-        changes = {**CUTS[ranks], **steps, "data__eval": str(held_out), **changes}
-        return recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / name, **changes)
-
-    return make
+    return CutInFours(tiny_model("qwen2_5_vl"), tmp_path_factory.mktemp("rows"), 9, text_only=(1, 3, 5, 7))
 
 
 def assert_same_training(one, two):
@@ -45,28 +33,34 @@ def assert_same_training(one, two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [{}, {**LORA, **TABLE}], ids=["everything trained", "adapters, precomputed reference"])
-def test_two_ranks_give_the_curve_of_one(tmp_path, settings, kind):
-    run(settings("one", 1, **kind))
-    in_processes(settings("two", 2, **kind), ranks=2)
+def test_two_ranks_give_the_curve_of_one(tmp_path, settings):
+    run(settings(tmp_path / "one", "four batches"))
+    by_launcher(settings(tmp_path / "two", "two ranks"), ranks=2)
+    assert_same_training(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_ranks_with_adapters_and_a_table_give_the_curve_of_one(tmp_path, settings):
+    run(settings(tmp_path / "one", "four batches", **LORA, **TABLE))
+    on_two_ranks(settings(tmp_path / "two", "two ranks", **LORA, **TABLE))
     assert_same_training(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
 def test_two_ranks_that_share_the_weights_give_the_curve_of_one(tmp_path, settings):
-    run(settings("one", 1, **TABLE))
-    in_processes(settings("two", 2, **TABLE), ranks=2, sharded=True)
+    run(settings(tmp_path / "one", "four batches", **TABLE))
+    on_two_ranks(settings(tmp_path / "two", "two ranks", **TABLE), sharded=True)
     assert_same_training(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
 def test_ranks_that_share_the_weights_resume_bit_for_bit(tmp_path, settings):
-    run(settings("one", 1, **LORA))
-    in_processes(settings("two", 2, **LORA), ranks=2, sharded=True)
+    run(settings(tmp_path / "one", "four batches", **LORA))
+    on_two_ranks(settings(tmp_path / "two", "two ranks", **LORA), sharded=True)
     assert_same_training(tmp_path / "one", tmp_path / "two")
     curve, weights = metrics(tmp_path / "two"), final_weights(tmp_path / "two")
     shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000004")
     shutil.rmtree(tmp_path / "two" / "final")
-    in_processes(settings("two", 2, **LORA), "--resume", ranks=2, sharded=True)
+    on_two_ranks(settings(tmp_path / "two", "two ranks", **LORA), resume=True, sharded=True)
     assert metrics(tmp_path / "two") == curve
     assert_same_weights(final_weights(tmp_path / "two"), weights)

@@ -7,13 +7,13 @@ import signal
 import subprocess
 
 import pytest
+from processes import started
 from training_runs import (
     assert_same_run,
     assert_same_weights,
     command,
     environment,
     final_weights,
-    forked,
     metrics,
     recipe,
     run,
@@ -56,7 +56,7 @@ def straight(tmp_path_factory, settings):
 
 @pytest.mark.parametrize("lines", [2, 7], ids=["before the first checkpoint", "inside the second epoch"])
 def test_killed_at_some_moment_and_resumed(tmp_path, settings, straight, lines):
-    process = forked(settings(tmp_path / "run"))
+    process = started(run, settings(tmp_path / "run"))
     wait_for_line(tmp_path / "run", lines)
     process.kill()
     process.join(timeout=60)
@@ -65,8 +65,8 @@ def test_killed_at_some_moment_and_resumed(tmp_path, settings, straight, lines):
     assert_same_run(tmp_path / "run", straight)
 
 
-def test_killed_while_a_checkpoint_is_written_and_resumed(tmp_path, settings, straight, monkeypatch):
-    """The process dies when the files of step 6 are written but the checkpoint is not yet in its place."""
+def run_until_step_6_is_written(values):
+    """Run, and die when the files of step 6 are written but the checkpoint is not yet in its place."""
     flush = checkpoint._flush
 
     def flush_or_die(directory):
@@ -74,10 +74,13 @@ def test_killed_while_a_checkpoint_is_written_and_resumed(tmp_path, settings, st
             os.kill(os.getpid(), signal.SIGKILL)
         flush(directory)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_flush", flush_or_die)
-        process = forked(settings(tmp_path / "run"))
-        process.join(timeout=60)
+    checkpoint._flush = flush_or_die
+    run(values)
+
+
+def test_killed_while_a_checkpoint_is_written_and_resumed(tmp_path, settings, straight):
+    process = started(run_until_step_6_is_written, settings(tmp_path / "run"))
+    process.join(timeout=60)
     assert process.exitcode == -signal.SIGKILL
     assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000003"]
     assert (tmp_path / "run" / "checkpoints" / ".unfinished-step-00000006").exists()
@@ -87,7 +90,7 @@ def test_killed_while_a_checkpoint_is_written_and_resumed(tmp_path, settings, st
 
 
 def test_ctrl_c_saves_a_checkpoint_and_exits_with_130(tmp_path, settings, straight):
-    process = forked(settings(tmp_path / "run", train__save_steps=None, data__num_workers=1))
+    process = started(run, settings(tmp_path / "run", train__save_steps=None, data__num_workers=1))
     wait_for_line(tmp_path / "run", 4)
     os.kill(process.pid, signal.SIGINT)
     process.join(timeout=60)

@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 import videos
+from processes import started
 from training_runs import (
     assert_close,
     assert_same_run,
     final_weights,
-    forked,
-    in_processes,
     lose_a_medium,
     metrics,
+    on_two_ranks,
     recipe,
     run,
     run_until,
@@ -67,7 +67,7 @@ def test_a_run_on_real_videos_is_killed_and_resumed_bit_for_bit(tmp_path, tiny_m
     rows = write_rows(folder, 8, text_only=(3, 6), videos={**files, 7: "cooking.avi"})
     changes = {"data__video": FEW_AND_SMALL, **STEPS, **changes}
     run(recipe(tiny_model(name), rows, tmp_path / "straight", **changes))
-    process = forked(recipe(tiny_model(name), rows, tmp_path / "killed", **changes))
+    process = started(run, recipe(tiny_model(name), rows, tmp_path / "killed", **changes))
     wait_for_line(tmp_path / "killed", 4)
     process.kill()
     process.join(timeout=60)
@@ -109,7 +109,7 @@ def test_a_rank_with_text_and_one_with_videos_give_the_curve_of_one(tmp_path, ti
     two = recipe(
         tiny_model(name), rows, tmp_path / "two", **changes, **{**one, "train__gradient_accumulation_steps": 1}
     )
-    in_processes(two, ranks=2, sharded=sharded)
+    on_two_ranks(two, sharded=sharded)
     assert_close(metrics(tmp_path / "two")[:1], metrics(tmp_path / "one")[:1], 1e-5)
     assert_close(metrics(tmp_path / "two"), metrics(tmp_path / "one"), 5e-4)
     first, second = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")

@@ -1,10 +1,11 @@
 """The page of rows as a file: what stands in it, once, escaped, within its budget."""
 
+import dataclasses
 import json
 import re
 
 import pytest
-from formats.rows import EVERYTHING, png
+from formats.rows import EVERYTHING, pair, png
 from pictures import encoded, noise
 from report.data_rows import HOSTILE, image, page_of, row, shelf
 from report.pages import require_only_its_own_script
@@ -72,6 +73,14 @@ def test_a_row_keeps_everything_it_says(tmp_path):
     assert "media" not in worst  # all numbers are 7 here: the same media as the row's
     assert (record["margin"], record["weight"], record["difficulty"]) == (4.5, 0.25, 7.0)
     assert (record["file"], record["row"], record["source"]) == ("x.jsonl", 3, "trl")
+
+
+@pytest.mark.parametrize("label", [True, False, None])
+def test_a_row_says_how_its_only_answer_was_judged(label):
+    judged = dataclasses.replace(pair(0), responses=(Response.of("A kettle."),), label=label)
+    record = row_record.of_preference(judged, lambda ref, field: 0)
+    assert record.get("label") is label
+    assert record["answers"][0]["level"] == (1 if label is False else 0)
 
 
 def test_places_of_spans_count_as_a_browser_counts():

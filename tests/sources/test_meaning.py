@@ -3,20 +3,21 @@
 import dataclasses
 
 import pytest
+from sources.example_rows import EXAMPLES, preference
 
 from mmalign.errors import RowError
 from mmalign.formats.message import Message
-from mmalign.sources.detect import SOURCES, parse
+from mmalign.sources.detect import parse
 from mmalign.sources.meaning import MEANINGFUL, Watched
 from mmalign.sources.read import RawRow
 
-EXAMPLES = {(source.name, title): row for source in SOURCES for title, row in source.examples.items()}
 PAIR = {"prompt": "q", "chosen": "x", "rejected": "y"}
 # What each column says when it says something, and a companion without which it says nothing.
 FILLED = {
     **dict.fromkeys(("image", "img_path", "image_path"), "new.jpg"),
     **dict.fromkeys(("video", "video_path"), "new.mp4"),
     **{"images": ["new.jpg"], "videos": ["new.mp4"], "rejected_images": ["new.jpg"], "rejected_videos": ["new.mp4"]},
+    "media": [{"kind": "sound", "path": "new.wav"}],
     **{"system": "Be brief.", "history": [["a", "b"]], "margin": 2.5, "is_tie": True},
     **{"score_chosen": 9.0, "score_rejected": 1.0, "chosen_score": 9.0, "rejected_score": 1.0},
 }
@@ -27,10 +28,6 @@ COMPANION = {
     "chosen_score": "rejected_score",
     "rejected_score": "chosen_score",
 }
-
-
-def preference(row):
-    return parse(RawRow("rows.jsonl", 7, row))
 
 
 def said(row):

@@ -1,18 +1,11 @@
 """Where a row's media stand: columns, parts of turns, tags in a text; and that a clip never becomes the whole file."""
 
 import pytest
+from sources.example_rows import EXAMPLES, preference
 
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
-from mmalign.sources.detect import SOURCES, parse
-from mmalign.sources.read import RawRow
-
-EXAMPLES = {(source.name, title): row for source in SOURCES for title, row in source.examples.items()}
-
-
-def preference(row, format=None):
-    return parse(RawRow("rows.jsonl", 7, row), format)
 
 
 def clip(uri):
@@ -88,7 +81,7 @@ def test_our_own_rows_name_a_medium_by_its_kind_alone():
     row = EXAMPLES["mmalign", "three responses with scores"]
     part = {"type": "video", "video": "a.avi", "video_start": 1.0}
     row = row | {"prompt": [{"role": "user", "content": [part]}], "videos": ["a.avi"]}
-    with pytest.raises(RowError, match=r"prompt\[0\].content: a part must be a text, an image or a video"):
+    with pytest.raises(RowError, match=r"prompt\[0\].content: a part must be a text or a medium"):
         preference(row)
 
 

@@ -6,19 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from formats.rows import png
+from sources.example_rows import EXAMPLES, preference
 
 from mmalign.errors import RowError
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
-from mmalign.sources.detect import SOURCES, detect, parse, read
-from mmalign.sources.read import RawRow
+from mmalign.sources.detect import detect, read
 
-EXAMPLES = {(source.name, title): row for source in SOURCES for title, row in source.examples.items()}
 KITCHEN = MediaRef(kind="image", uri="kitchen.jpg")
-
-
-def preference(row, format=None):
-    return parse(RawRow("rows.jsonl", 7, row), format)
 
 
 def clip(uri):

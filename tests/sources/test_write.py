@@ -46,7 +46,8 @@ def there_and_back(folder, rows, to, ending):
 
 @every_file
 def test_what_is_written_reads_back_the_same(tmp_path, to, ending):
-    rows = [pair(0), TURNS, ONE_ANSWER, pair(1, FIRST)]
+    judged = [pair(6 + good, FIRST, responses=(Response.of("This."),), label=good) for good in (False, True)]
+    rows = [pair(0), TURNS, ONE_ANSWER, pair(1, FIRST), *judged]
     assert there_and_back(tmp_path, rows, to, ending) == (rows, {}, [])
 
 
@@ -86,6 +87,13 @@ def test_the_shape_of_what_other_tools_read(tmp_path):
     assert (swift["rejected_response"], swift["images"]) == ("No.\n", ["1.jpg", "2.jpg"])
     assert set(written("trl", ".jsonl")) == {"id", "prompt", "images", "chosen", "rejected"}
     assert set(written("trl", ".jsonl", ONE_ANSWER)) == {"id", "prompt", "images", "completion"}
+    judged = dataclasses.replace(ONE_ANSWER, label=False)
+    assert set(written("trl", ".jsonl", judged)) == {"id", "prompt", "images", "completion", "label"}
+    assert written("mmalign", ".jsonl", judged)["label"] is False
+    assert "chosen" not in written("mmalign", ".jsonl", judged)
+    assert written("sharegpt", ".json", judged)[0]["kto_tag"] is False
+    assert written("swift", ".jsonl", judged)["label"] is False
+    assert "rejected_response" not in written("swift", ".jsonl", judged)
 
 
 def test_images_stand_in_the_order_of_their_tags(tmp_path):

@@ -2,10 +2,10 @@
 
 import errno
 import os
-import subprocess
-import sys
+import signal
 
 import pytest
+from processes import started
 
 from mmalign.errors import CheckpointError
 from mmalign.train.checkpoint import Position, checkpoints, latest, prune, read_position, writing
@@ -61,18 +61,17 @@ def test_a_damaged_checkpoint_is_never_picked_up(tmp_path, damage):
     assert latest(tmp_path) == whole
 
 
+def die_while_writing(root):
+    with writing(root, Position(step=5), {}) as directory:
+        (directory / "weights").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_process_killed_while_writing_leaves_the_earlier_checkpoint(tmp_path):
     whole = save(tmp_path, 3)
-    program = f"""
-import os, signal
-from pathlib import Path
-from mmalign.train.checkpoint import Position, writing
-with writing(Path({str(tmp_path)!r}), Position(step=5), {{}}) as directory:
-    (directory / "weights").write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    killed = subprocess.run([sys.executable, "-c", program], check=False)
-    assert killed.returncode == -9
+    killed = started(die_while_writing, tmp_path)
+    killed.join(timeout=60)
+    assert killed.exitcode == -signal.SIGKILL
     assert (tmp_path / ".unfinished-step-00000005").exists()
     assert latest(tmp_path) == whole
 

@@ -106,6 +106,8 @@ def test_rewards_that_do_not_move():
     assert finding.name == "rewards_do_not_move"
     assert "over 80 steps" in finding.sentence
     assert "(at most 1.0e-05 here)" in finding.advice
+    moved = run(noise=0.005, **still, reference_moves=lambda t: float(t > 0.5))
+    assert diagnose(moved) == []  # a reference that follows the policy lets margins begin anew
 
 
 def test_small_margins_under_a_small_beta_count_as_moved_when_preferences_change():
@@ -134,6 +136,30 @@ def test_one_token_of_difference_is_no_length_bias():
         "lengths__rejected": lambda t: 30.0,
     }
     assert names(run(**close)) == []
+
+
+@pytest.mark.parametrize(("sign", "side"), [(1, "longer"), (-1, "shorter")])
+def test_a_reward_that_follows_length_names_the_side_that_wins(sign, side):
+    (finding,) = diagnose(run(**(HEALTHY | {"rewards__length_correlation": lambda t: sign * (0.2 + 0.7 * t)})))
+    assert finding.name == "reward_follows_length"
+    assert f"the {side} answer wins, whichever is better" in finding.sentence
+    assert "the chosen answer is the longer one in 55% of them" in finding.sentence
+
+
+def test_a_reward_that_cannot_but_follow_length_is_said_once():
+    one_sided = HEALTHY | {
+        "rewards__length_correlation": lambda t: 0.9,
+        "lengths__chosen_longer": lambda t: 0.97,
+        "lengths__chosen": lambda t: 61.0,
+    }
+    assert names(run(**one_sided)) == ["one_side_longer"]
+
+
+def test_a_policy_far_from_its_reference_is_named_with_its_distance():
+    (finding,) = diagnose(run(**(HEALTHY | {"kl__k3": lambda t: 6 * t})))
+    assert finding.name == "far_from_reference"
+    assert "nats per token" in finding.sentence
+    assert names(run(**(HEALTHY | {"kl__k3": lambda t: 0.5 * t, "rewards__length_correlation": lambda t: 0.5}))) == []
 
 
 def test_accuracy_that_is_perfect_at_once():

@@ -21,12 +21,12 @@ def tree_with_video() -> PromptTree:
 def test_frames_of_videos_count_against_the_memory_bound():
     for spare, is_kept in [(3 * 8, True), (3 * 8 - 1, False)]:
         kept = KeptTrees(FRAMES_BYTES + spare)
-        kept.put(0, tree_with_video())
+        kept.put(0, [tree_with_video()])
         assert (kept.get(0) is not None) == is_kept
 
 
 def test_the_first_to_come_stay_and_the_next_is_read_again():
     kept = KeptTrees(FRAMES_BYTES + 100)
-    kept.put(0, tree_with_video())
-    kept.put(1, tree_with_video())
+    kept.put(0, [tree_with_video()])
+    kept.put(1, [tree_with_video()])
     assert kept.get(0) is not None and kept.get(1) is None

@@ -257,7 +257,8 @@ function refusalNotice({ reason, field, value, hint }) {
 /** What is known about the row as a whole, beside its name: figures and tags. */
 function labels(row) {
   const figures = ['margin', 'weight', 'difficulty'].filter((name) => row[name] !== undefined).map((name) => [name, figure(row[name])]);
-  const all = [...figures, ...Object.entries(row.tags ?? {})];
+  const judged = row.label === undefined ? [] : [['judged', row.label ? 'good' : 'bad']];
+  const all = [...judged, ...figures, ...Object.entries(row.tags ?? {})];
   return made('div', 'labels', null, ...all.map(([name, value]) => made('span', 'tag', null, made('b', '', name), ` ${value}`)));
 }
 
