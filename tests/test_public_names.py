@@ -20,13 +20,13 @@ from mmalign.formats.prompt import Prompt
 
 KEYS = {
     "": "recipe model engine vision data objective train stages",
-    "model": "path reference precompute_reference reference_update token_reward teacher lora adapter quantize freeze dtype "
-    "attn_implementation trust_remote_code",
+    "model": "path reference precompute_reference token_reward teacher reference_update lora adapter quantize freeze "
+    "dtype attn_implementation trust_remote_code",
     "model.teacher": "path contrast top_k",
     "model.reference_update": "kind every_steps mixup_alpha",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
-    "data": "root format min_pixels max_pixels video max_refused_share allow_http train eval select relabel max_length "
+    "data": "root select relabel format min_pixels max_pixels video max_refused_share allow_http train eval max_length "
     "num_workers",
     "data.select": "pair difficulty score_gap tags",
     "data.select.difficulty": "above at_least below at_most",
@@ -81,7 +81,7 @@ OBJECTIVES = (
     "bco_pair bco nca sppo_hard apo_zero apo_down kto_pair aot aot_unpaired mpo simpo alphapo cpo cpo_simpo orpo tpo "
     "tpo_l sft mm_dpo da_dpo beta_dpo beta_dpo_implicit dama uni_dpo lcpo plackett_luce pro knowpat rrhf trpa "
     "infifpo infifpo_sum poft sppo sppo_single irepo selm xpo cream spa scir crm eurus "
-    "tdpo1 tdpo2 sail dckd adpa aligndistil kto apo_zero_unpaired bco_unpaired "
+    "tdpo1 tdpo2 sail dckd adpa aligndistil nextquill kto apo_zero_unpaired bco_unpaired "
     "mdpo chip povid v_dpo symmpo vista_dpo mixed_image"
 )
 NAMES_ELSEWHERE = "sigmoid sigmoid_norm exo_pair nca_pair tpo-l cyclealign selfee omni_dpo tdpo"
@@ -94,7 +94,8 @@ OPTIONS_OF_OBJECTIVES = (
     "confidence consistency_weight kl_weight token_rate "
     "positive_weights chosen_weight rejected_weight advantage_weight responses lead temperature "
     "contrast visual_weight visual_share anchor_weight anchor anchor_beta guidance symmetry_weight margin_weight "
-    "irrelevant_share video_weight clip_weight frame_weight token_weight other_text"
+    "irrelevant_share video_weight clip_weight frame_weight token_weight other_text "
+    "threshold owed_weight history_weight"
 )
 ROW_FORMATS = (
     "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from mmalign.engine.distributions import Distributions, chosen_logps, kl_from, most_probable
-from mmalign.engine.head import head_log_purity
-from mmalign.engine.tree import TreeBatch, likeliest_places
+from mmalign.engine.head import head_log_purity, head_logps
+from mmalign.engine.tree import TreeBatch, likeliest_places, places_in_view
+from mmalign.errors import ModelError
 
 
 class TokenTerm(Protocol):
@@ -81,6 +82,36 @@ class ChosenLogps:
     def __call__(self, own: Distributions, batch: TreeBatch) -> Tensor:
         """Return [B, K, R, k + 1]."""
         return cells(batch, chosen_logps(own, self.ids[batch.response_mask]))
+
+
+@dataclass(frozen=True)
+class LogitGain:
+    """Log-prob of every token under the softmax of its logits minus its logits in a view, with gradient through both.
+
+    A head is linear: of the difference of hidden states it makes, without its bias, the difference of logits.
+
+    Args:
+        view: name; all responses that are read in it are read in the row too.
+    """
+
+    view: str
+    name: str = "gained_logps"
+
+    def __call__(self, own: Distributions, batch: TreeBatch) -> Tensor:
+        """Return [B, K, R], 0 outside the rows as they are.
+
+        Raises:
+            ModelError: the model bends its logits.
+        """
+        if own.softcap is not None:
+            raise ModelError(
+                "this model caps its logits, so that what a prompt adds to them is not linear in hidden states; use an "
+                "objective other than nextquill, or history_weight: 0"
+            )
+        seen, there = places_in_view(batch, self.view)
+        difference = replace(own, hidden=own.hidden[seen] - own.hidden[there], bias=None)
+        gained = head_logps(difference, batch.targets[seen])
+        return cells(batch, gained.new_zeros(len(batch.targets)).index_copy(0, seen, gained))
 
 
 def with_likeliest(own: Distributions, batch: TreeBatch) -> tuple[Distributions, Tensor]:

@@ -276,9 +276,9 @@ class Tokeniser:
         return Fitted(draft, None) if self._fitter is None else self._fitter(preference, draft)
 
     def _fit_view(self, view: View, fitted: Fitted[_Draft]) -> Fitted[_Draft]:
-        """Return a row that fits in one of its views: the same turns, other media as large as they may be."""
+        """Return a row that fits in one of its views: other media as large as they may be, or fewer turns."""
         row = view.row(fitted.draft.preference)
-        draft = replace(fitted.draft, preference=row)
+        draft = self._draft(row) if view.forgets else replace(fitted.draft, preference=row)
         if view.keeps_shape:
             return Fitted(draft, fitted.lengths)
         if self._fitter is None:

@@ -180,16 +180,21 @@ def likeliest_places(batch: TreeBatch) -> tuple[Tensor, Tensor]:
     Places count the N response tokens of the batch. What is likeliest at `asked`, in a view, is measured at `seen`, the
     same token of the same response of the row as it is.
     """
+    places = [places_in_view(batch, view.name) for view in batch.views if view.likeliest]
+    return torch.cat([seen for seen, _ in places]), torch.cat([asked for _, asked in places])
+
+
+def places_in_view(batch: TreeBatch, view: str) -> tuple[Tensor, Tensor]:
+    """Return where the response tokens of a view stand in the rows as they are, and in the view, int64 [M] each.
+
+    Places count the N response tokens of the batch.
+    """
     mask, groups = batch.response_mask, batch.groups
     number = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
     number = number.masked_scatter(mask, torch.arange(int(mask.sum()), device=mask.device))
-    seen, asked = [], []
-    for place, view in enumerate(batch.views, start=1):
-        if view.likeliest:
-            rows = slice(place * groups, (place + 1) * groups)
-            asked.append(number[rows][mask[rows]])
-            seen.append(number[:groups][mask[rows]])
-    return torch.cat(seen), torch.cat(asked)
+    place = 1 + [one.name for one in batch.views].index(view)
+    rows = slice(place * groups, (place + 1) * groups)
+    return number[:groups][mask[rows]], number[rows][mask[rows]]
 
 
 def _row(tree: PromptTree) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from zlib import crc32
 
 from mmalign.errors import RowError, show
 from mmalign.formats.media import MediaRef
+from mmalign.formats.message import MediaPart
 from mmalign.formats.preference import Preference
 from mmalign.modalities import motion
 from mmalign.modalities.pixels import diffusion_strength
@@ -59,6 +60,7 @@ class View:
         box: name of the tag with the box outside of which nothing is changed; None changes all.
         likeliest: measure not the responses, but which tokens this view makes likeliest in their place: the view then
             holds the log-probs of those tokens under the media of the row.
+        forgets: the prompt is its system messages and its last turn; turns between, and their media, are left out.
     """
 
     name: str
@@ -67,11 +69,12 @@ class View:
     media: tuple[str, ...] = ()
     box: str | None = None
     likeliest: bool = False
+    forgets: bool = False
 
     @property
     def keeps_shape(self) -> bool:
         """Whether every row has as many tokens in this view as without."""
-        return not self.media
+        return not (self.media or self.forgets)
 
     @property
     def reads_responses_media(self) -> bool:
@@ -84,6 +87,8 @@ class View:
         Raises:
             RowError: the row has no media, or not those that the view asks for.
         """
+        if self.forgets:
+            return _last_turn(preference)
         if not preference.media:
             raise RowError(
                 "row has no media to change, and the objective compares with changed media",
@@ -212,6 +217,40 @@ def other_media(*places: str, hidden_box: str | None = None) -> View:
     if hidden_box is None:
         return View(name=name, media=places)
     return View(name=f"{name} without {hidden_box}", media=places, how="black", box=hidden_box)
+
+
+def without_history() -> View:
+    """Return the view of a prompt whose earlier turns are left out."""
+    return View(name="without history", forgets=True)
+
+
+def _last_turn(preference: Preference) -> Preference:
+    """Return a row with the system messages and the last turn of its prompt, and the media that stand in them.
+
+    Raises:
+        RowError: there is nothing before the last turn.
+    """
+    *earlier, last = preference.prompt
+    kept = [message for message in earlier if message.role == "system"]
+    if len(kept) == len(earlier):
+        raise RowError(
+            "prompt has no turn before the last, and the objective compares with a prompt without history",
+            field="prompt",
+            value=f"{len(preference.prompt)} message(s)",
+            hint="write the history as turns of its own, or train on such rows with sft",
+        )
+    kept.append(last)
+    place = {index: number for number, index in enumerate(i for message in kept for i in message.media_indices)}
+    turns = tuple(
+        replace(
+            message,
+            parts=tuple(
+                MediaPart(index=place[part.index]) if isinstance(part, MediaPart) else part for part in message.parts
+            ),
+        )
+        for message in kept
+    )
+    return replace(preference, prompt=turns, media=tuple(preference.media[index] for index in place))
 
 
 def require_read(preference: Preference, views: Sequence[View]) -> None:

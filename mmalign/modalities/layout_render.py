@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from PIL import Image, ImageDraw
 
+from mmalign.errors import RowError
 from mmalign.formats.layout import Box, Colour, Element, Layout
 from mmalign.modalities import image
 from mmalign.modalities.image import ImageLimits
@@ -21,6 +22,8 @@ from mmalign.modalities.layout_type import set_text
 PIXELS = 262_144
 """A layout is drawn with this area unless another is asked for: 512 by 512."""
 MOST_PIXELS = 4_194_304
+MOST_DECODED_PIXELS = 500_000_000
+"""Pictures of one layout that have more pixels together are refused: they would be decoded for many seconds."""
 _FINER = 2
 _WHITE: Colour = (255, 255, 255)
 _SHAPE, _TILE, _LINE, _INK = (168, 172, 180), (226, 229, 234), (168, 176, 188), (92, 100, 114)
@@ -40,8 +43,9 @@ def paint(layout: Layout, limits: ImageLimits, pixels: int = PIXELS, *, without:
         without: kinds of elements to leave out.
 
     Raises:
-        RowError: the picture of an element cannot be read; `field` names the element.
+        RowError: the picture of an element cannot be read (`field` names it), or all of them are too large together.
     """
+    _require_bounded(layout, limits)
     width, height = size_of(layout, pixels)
     canvas = Image.new("RGB", (width * _FINER, height * _FINER), _WHITE)
     px_of_canvas = canvas.width / layout.brief.width_px
@@ -58,6 +62,17 @@ def _bled(box: Box) -> Box:
     left, top = (0.0 if 0 < edge < _BLEED else edge for edge in (left, top))
     right, bottom = (1.0 if 0 < 1 - edge < _BLEED else edge for edge in (right, bottom))
     return Box(x=left, y=top, width=right - left, height=bottom - top)
+
+
+def _require_bounded(layout: Layout, limits: ImageLimits) -> None:
+    total = 0
+    for k, element in enumerate(layout.brief.elements):
+        if element.asset is not None:
+            width, height = image.check(element.asset, limits, field=f"elements[{k}].asset")
+            total += width * height
+    if total > MOST_DECODED_PIXELS:
+        hint = f"at most {MOST_DECODED_PIXELS:,} are decoded; make them smaller"
+        raise RowError("pictures of the layout have too many pixels together", field="elements", value=total, hint=hint)
 
 
 def size_of(layout: Layout, pixels: int = PIXELS) -> tuple[int, int]:

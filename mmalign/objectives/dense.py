@@ -22,5 +22,9 @@ TEACHER_LOGPS = "teacher_logps"
 CONTRAST_LOGPS = "contrast_logps"
 """The same, for the same tokens, under the model that the teacher is contrasted with, no gradient."""
 
+GAINED_LOGPS = "gained_logps"
+"""Log-prob of the token under the softmax of the policy's logits minus those it has where the prompt has no history
+(`views.without_history`), [B, K, T], with gradient through both."""
+
 OF_TEACHER = (TEACHER_LOGPS, STUDENT_LOGPS)
 OF_CONTRASTED_TEACHER = (*OF_TEACHER, CONTRAST_LOGPS)

@@ -66,7 +66,7 @@ ALIASES: Mapping[str, Alias] = {
 
 NOT_HERE: Mapping[str, str] = {
     "more": "its weights of data sets solve for the shortest mixture of their gradients on the output head, and a step "
-    "has one gradient, of the sum; give the rows of each data set a `weight`",
+    "has one gradient, of the sum; give the rows of each data set weights of their own instead",
     "p3o": "it is a policy gradient on responses drawn anew in every step; rows are given here",
 }
 """Papers that people look for, and why there is no preset: the reason, and what to do instead."""

@@ -7,6 +7,7 @@ the teacher's likeliest tokens under teacher, contrast model and policy (`imitat
 from __future__ import annotations
 
 from mmalign.objectives.dense import OF_CONTRASTED_TEACHER, OF_TEACHER
+from mmalign.objectives.history import CounterfactualLikelihood, GainedLikelihood
 from mmalign.objectives.imitation import Imitation, forward_kl, kl_to_extrapolated, minus_advantage
 from mmalign.objectives.preset import DOUBT, PAIR, Preset, alone, ratio
 from mmalign.objectives.sequential_kl import SequentialKl
@@ -122,6 +123,23 @@ DENSE_PRESETS = (
         departures=(
             "Distributions are merged to the teacher's likeliest tokens and one outcome for all others.",
             "The adaptive, off-policy form; the total variation is not halved, as in the code.",
+        ),
+    ),
+    Preset(
+        name="nextquill",
+        says="likelihood in which tokens count more that the earlier turns made likelier, and of what they add",
+        source="NextQuill 2025, arXiv:2506.02368, as in the authors' code",
+        formula="sum_t w_t (-log p_t) / sum_t w_t + history_weight mean_t (-log softmax(z - z0)[t]),  "
+        "w = owed_weight where p - p0 > threshold, else 1 - owed_weight; p0, z0 without history",
+        options={"threshold": 0.05, "owed_weight": 0.9, "history_weight": 0.1},
+        parts=lambda o: _weighed(
+            ("", 1.0, CounterfactualLikelihood(threshold=o.threshold, owed_weight=o.owed_weight)),
+            ("_gained", o.history_weight, GainedLikelihood()),
+        ),
+        departures=(
+            "The number of the paper is unverified.",
+            "History is what stands before the last turn of a prompt; weights sum to 1 over the step.",
+            "The weights by Jensen-Shannon divergence are left out.",
         ),
     ),
 )

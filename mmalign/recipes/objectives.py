@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmalign.objectives.compose import Objective, build
-from mmalign.objectives.dense import CONTRAST_LOGPS, REFERENCE_KL, TEACHER_LOGPS, TOKEN_REWARD
+from mmalign.objectives.dense import CONTRAST_LOGPS, GAINED_LOGPS, REFERENCE_KL, TEACHER_LOGPS, TOKEN_REWARD
 from mmalign.objectives.options import OPTIONS
 from mmalign.objectives.preset import Preset
 from mmalign.objectives.presets import ALIASES, GROUPS, PRESETS, preset_named
@@ -83,6 +83,7 @@ _DENSE_IN_WORDS = {
     REFERENCE_KL: "the reference's whole next-token distributions (logits of both are computed once more)",
     TOKEN_REWARD: "log-probs under a token-level reward model (model.token_reward)",
     TEACHER_LOGPS: "the likeliest tokens of a teacher (model.teacher), kept on disk",
+    GAINED_LOGPS: "rows with turns before the last, once with and once without them",
     CONTRAST_LOGPS: "what a second model makes of them (model.teacher.contrast)",
 }
 

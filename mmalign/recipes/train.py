@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from mmalign.config.schema import RecipeConfig
 from mmalign.recipes import preference, sft, stages
-from mmalign.recipes.training import RunResult
+from mmalign.recipes.results import RunResult
+from mmalign.train import runtime
 
 
 def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
     """Run the recipe and return what it left behind."""
     program = stages.run if config.stages else sft.run if config.recipe == "sft" else preference.run
-    return program(config, resume=resume)
+    result = program(config, resume=resume)
+    runtime.part()
+    return result

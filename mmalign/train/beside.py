@@ -13,9 +13,10 @@ from torch import Tensor
 
 from mmalign.engine.reference import NoReference, Reference
 from mmalign.engine.teacher_table import TeacherTable
-from mmalign.engine.token_terms import ChosenLogps, TokenTerm
+from mmalign.engine.token_terms import ChosenLogps, LogitGain, TokenTerm
 from mmalign.engine.tree import TreeBatch
-from mmalign.objectives.dense import CONTRAST_LOGPS, REFERENCE_KL, TEACHER_LOGPS, TOKEN_REWARD
+from mmalign.engine.views import without_history
+from mmalign.objectives.dense import CONTRAST_LOGPS, GAINED_LOGPS, REFERENCE_KL, TEACHER_LOGPS, TOKEN_REWARD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,4 +75,6 @@ def look_up(
         known[TEACHER_LOGPS] = found.teacher
         if CONTRAST_LOGPS in names:
             known[CONTRAST_LOGPS] = found.contrast
+    if GAINED_LOGPS in names:
+        asked.append(LogitGain(without_history().name))
     return logps, Beside(tuple(asked), known)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
@@ -59,6 +59,17 @@ def start_trackers(accelerator: Accelerator, facts: Mapping[str, Any], name: str
     plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in facts.items()}
     if accelerator.log_with:
         accelerator.init_trackers("mmalign", config=plain, init_kwargs={"wandb": {"name": name}})
+
+
+def finish_trackers(accelerator: Accelerator) -> None:
+    """Close the trackers of a run. Ranks stay together: another run may follow in the same processes."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+def part() -> None:
+    """Take the ranks apart, once no run follows."""
+    PartialState().destroy_process_group()
 
 
 def prepare(

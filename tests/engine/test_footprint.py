@@ -163,3 +163,15 @@ def test_the_predicted_peak_is_the_measured_one_within_a_fifth(tiny_model, tmp_p
     command = [sys.executable, "-W", "ignore", "-c", _STEP, str(path), str(tmp_path / "recipe.yaml")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) == pytest.approx(predicted, rel=0.2)
+
+
+def test_an_adapter_that_goes_on_costs_a_copy_of_itself_unless_the_bare_model_is_the_reference(tiny_model):
+    path = tiny_model("qwen2")
+    lora = {"lora": {"rank": 3}}
+    model = {**lora, "adapter": "somewhere"}
+    predicted = {
+        name: Skeleton(recipe(path, values), str(path)).footprint(SHAPE, needs_reference=True)
+        for name, values in {"fresh": lora, "goes on": model, "bare": {**model, "reference": str(path)}}.items()
+    }
+    assert predicted["fresh"].reference == predicted["bare"].reference == 0
+    assert predicted["goes on"].reference == predicted["goes on"].gradients > 0

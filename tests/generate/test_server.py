@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import time
+from contextlib import closing
 from email.utils import formatdate
 
 import numpy as np
@@ -186,6 +187,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(monkeypatch, caplog, tmp_pa
         server = PaidAnswers(endpoint, log=log, kept=Kept(tmp_path / "kept"))
         told_of = {"on_refused": lambda prompt, error: told.append(str(error))}
         texts(asking(url, server=server, concurrency=1), QUESTIONS[:2], **told_of)
+        log.close()
     assert {header["Authorization"] for header in record.headers} == {"Bearer sk-secret-123"}
     written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "secret" not in written + caplog.text + "".join(told) + repr(endpoint)
@@ -245,8 +247,8 @@ def test_a_request_is_logged_before_it_goes_out(tmp_path):
         seen.append(path.read_text())
         return by_seed(number, body)
 
-    with serving(mood) as (url, _):
-        texts(asking(url, server=PaidAnswers(Endpoint(url), log=Log(path))), QUESTIONS[:1])
+    with serving(mood) as (url, _), closing(Log(path)) as log:
+        texts(asking(url, server=PaidAnswers(Endpoint(url), log=log)), QUESTIONS[:1])
     assert list(json.loads(seen[0])) == ["sent"]
 
 

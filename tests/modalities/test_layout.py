@@ -16,7 +16,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.modalities import layout as verbs
-from mmalign.modalities import layout_fonts, layout_scores
+from mmalign.modalities import layout_fonts, layout_render, layout_scores
 from mmalign.modalities.answers import ANSWERS, answer_kind
 from mmalign.modalities.image import ImageLimits
 from mmalign.modalities.layout_perturb import PERTURBATIONS, perturb
@@ -185,6 +185,14 @@ def test_a_missing_picture_is_refused_and_the_element_named():
     with pytest.raises(RowError) as error:
         paint(layout((WHOLE, shape()), (WHOLE, {"kind": "image", "asset": asset})), LIMITS, 400)
     assert (error.value.reason, error.value.field) == ("image is missing", "elements[1].asset")
+
+
+def test_pictures_that_are_too_large_together_are_refused(monkeypatch):
+    monkeypatch.setattr(layout_render, "MOST_DECODED_PIXELS", 32 * 24 + 1)
+    picture = {"kind": "image", "asset": MediaRef(kind="image", content=encoded(halves(32, 24)))}
+    assert paint(layout((WHOLE, picture)), LIMITS, 400).size == (20, 20)
+    with pytest.raises(RowError, match="pictures of the layout have too many pixels together .got 1536."):
+        paint(layout((WHOLE, picture), (WHOLE, picture)), LIMITS, 400)
 
 
 # ---- worse layouts -------------------------------------------------------------------------------

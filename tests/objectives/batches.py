@@ -42,6 +42,7 @@ def unmoved(mask, dtype):
     return {
         "reference_kl": nothing,
         "token_reward": nothing,
+        "gained_logps": nothing,
         "student_logps": even,
         "teacher_logps": even,
         "contrast_logps": even,
@@ -127,6 +128,7 @@ def random_dense(mask, seed, dtype):
     dense = {
         name: torch.rand(mask.shape, generator=generator, dtype=dtype) for name in ("reference_kl", "token_reward")
     }
+    dense["gained_logps"] = -torch.rand(mask.shape, generator=generator, dtype=dtype)
     for name in ("student_logps", "teacher_logps", "contrast_logps"):
         dense[name] = torch.randn(*mask.shape, 4, generator=generator, dtype=dtype).log_softmax(-1)
     return {

@@ -19,7 +19,7 @@ def test_the_issue_s_objective_describes_itself():
 def test_only_these_need_no_reference():
     free = {name for name in PRESETS if not build([{"name": name}]).needs_reference}
     of_sides = {"simpo", "alphapo", "cpo", "cpo_simpo", "orpo", "tpo", "tpo_l", "sft"}
-    lists, taught = {"pro", "knowpat", "rrhf"}, {"dckd", "adpa", "aligndistil"}
+    lists, taught = {"pro", "knowpat", "rrhf"}, {"dckd", "adpa", "aligndistil", "nextquill"}
     assert free == of_sides | lists | taught | {"poft"}
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from pictures import encoded, noise
-from training_runs import recipe, run
 from typer.testing import CliRunner
 
 from mmalign.cli import app
@@ -18,7 +17,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
 from mmalign.formats.store import read_jsonl, write_jsonl
-from mmalign.recipes import data_score, training
+from mmalign.recipes import data_score
 from mmalign.recipes.data_score import report, score
 
 TEXTS = ["It is one", "No, it is eleven at all", "It is"]
@@ -234,49 +233,3 @@ def test_the_command_teaches_and_runs(tmp_path, tiny_model):
     ended = CliRunner().invoke(app, line)
     assert ended.exit_code == 0, ended.output
     assert "logp/m" in scores_of(tmp_path / "o.jsonl")[0][0]
-
-
-# ---- and then training reads them ------------------------------------------------------------------------------------
-
-
-def test_a_model_scored_beforehand_is_the_reference_that_the_run_would_have_had(tmp_path, tiny_model):
-    """infifpo_sum with the start as its one source is dpo, on rows with pictures, all the way through training."""
-    model, rows = tiny_model("qwen2_5_vl"), written(tmp_path / "rows.jsonl", 6)
-    score(rows, tmp_path / "scored.jsonl", model=model, name="start")
-    fused = {"name": "infifpo_sum", "sources": ["start"], "clip": False, "count_reference": False}
-    curves = []
-    for source, spec, out in ((tmp_path / "scored.jsonl", fused, "a"), (rows, {"name": "dpo"}, "b")):
-        done = run(recipe(model, source, tmp_path / out, objective=[spec], train__save_steps=9))
-        curves.append([(line["loss"], line["rewards/margins"]) for line in done.metrics])
-    for one, other in zip(*curves, strict=True):
-        assert one == pytest.approx(other, abs=2e-5)
-
-
-EVERY_ONE = ["infifpo", "infifpo_sum", "poft", "sppo", "irepo", "selm", "xpo", "cream", "spa", "scir", "crm", "eurus"]
-
-
-def test_every_objective_on_numbers_trains_on_rows_with_pictures(tmp_path, tiny_model):
-    model, rows = tiny_model("qwen2_5_vl"), written(tmp_path / "rows.jsonl", 6, responses=3)
-    score(rows, tmp_path / "scored.jsonl", model=tiny_model("llava"), name="other")
-    given = {"win_rate": (0.9, 0.5, 0.1), "strength": (3, 2, 1), "judge": (1.0, 0.5, 0.2), "from_reference": (0, 1, 0)}
-    numbered = [
-        replace(row, responses=tuple(
-            replace(r, score=3.0 - k, scores={**r.scores, **{name: values[k] for name, values in given.items()}})
-            for k, r in enumerate(row.responses)))
-        for row in read_jsonl(tmp_path / "scored.jsonl")
-    ]  # fmt: skip
-    write_jsonl(tmp_path / "numbered.jsonl", numbered)
-    objective = [{"name": name} for name in EVERY_ONE] + [{"name": "sppo_single"}]
-    done = run(recipe(model, tmp_path / "numbered.jsonl", tmp_path / "run", objective=objective))
-    assert all(f"loss/{spec['name']}" in done.metrics[0] for spec in objective)
-    assert all(math.isfinite(value) for line in done.metrics for value in line.values())
-    assert done.metrics[-1]["loss/poft"] < done.metrics[0]["loss/poft"]
-
-
-def test_rows_without_the_numbers_stop_a_run_before_its_model_is_loaded(tmp_path, tiny_model, monkeypatch):
-    monkeypatch.setattr(training, "load_start", lambda *_: pytest.fail("a model was loaded"))
-    rows = written(tmp_path / "rows.jsonl", 3)
-    with pytest.raises(DataError, match="response lacks a number that the objective reads: 3"):
-        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", objective=[{"name": "poft"}]))
-    refused = json.loads((tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()[0])
-    assert "mmalign data score" in refused["hint"]

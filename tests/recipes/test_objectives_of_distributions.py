@@ -197,3 +197,35 @@ def test_what_cannot_work_is_refused_by_name_and_line_before_a_model_is_loaded(t
 def test_a_program_that_skips_the_file_is_told_too(tmp_path, tiny_model, rows):
     with pytest.raises(ConfigError, match=r"model.teacher: is missing: objective dckd imitates a teacher"):
         run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", objective=[{"name": "dckd"}]))
+
+
+# ---- prompts without their earlier turns ---------------------------------------------------------------------------
+
+
+def rows_with_history(directory, count, *, without=()):
+    """Write rows of two turns about a picture; those in `without` have one turn."""
+    path = write_rows(directory, count)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        if number not in without:
+            answer = {"role": "assistant", "content": [{"type": "text", "text": "I like two ."}]}
+            line["prompt"] += [answer, {"role": "user", "content": [{"type": "text", "text": "And now ?"}]}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("engine", ["tree", "flat"])
+def test_nextquill_reads_prompts_with_and_without_their_earlier_turns(tmp_path, tiny_model, engine):
+    rows = rows_with_history(tmp_path / "rows", 5, without=(3,))
+    cuts = {"one": (4, 1), "four": (1, 4)}
+    for name, (size, times) in cuts.items():
+        sizes = {"train__per_device_train_batch_size": size, "train__gradient_accumulation_steps": times}
+        settings = {"objective": [{"name": "nextquill"}], "engine": engine, "data__max_refused_share": 0.3, **sizes}
+        run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / name, **settings))
+    lines = metrics(tmp_path / "one")
+    assert lines[-1]["loss/nextquill"] < lines[0]["loss/nextquill"]
+    assert lines[0]["loss/nextquill_gained"] > 0
+    assert_close(metrics(tmp_path / "four"), lines, 5e-4)
+    refused = [json.loads(line) for line in (tmp_path / "one" / "quarantine.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in refused] == [4]
+    assert refused[0]["reason"].startswith("prompt has no turn before the last")

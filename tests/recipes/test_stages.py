@@ -5,16 +5,20 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from training_runs import (
+    assert_close,
     assert_same_run,
     assert_same_weights,
     configured,
     final_weights,
     forked,
+    in_processes,
     metrics,
     recipe,
     run,
@@ -28,6 +32,7 @@ from mmalign.engine.load import load_model
 from mmalign.engine.policy import Policy
 from mmalign.errors import CheckpointError, ConfigError, DataError
 from mmalign.recipes import preference, stage_directories, stages
+from mmalign.train import resume as resuming
 from mmalign.train.checkpoint import latest
 
 ROWS, STEPS = 8, 4
@@ -386,3 +391,20 @@ def test_relabelled_rows_are_those_that_train(tmp_path, settings, rows):
     published = json.loads(rows.read_text().splitlines()[0])
     assert first["chosen"][0]["content"][0]["text"] == published["rejected"][0]["content"]
     assert first["provenance"]["relabel"] == "swap"
+
+
+def test_an_optimiser_that_is_spread_over_ranks_cannot_be_kept(monkeypatch):
+    monkeypatch.setattr(resuming, "is_sharded", lambda accelerator: True)
+    sharded = SimpleNamespace(distributed_type=DistributedType.FSDP)
+    with pytest.raises(ConfigError, match="FSDP spreads the optimiser over ranks.*leave out train.optimizer_from"):
+        resuming.begin_with_optimizer(SimpleNamespace(accelerator=sharded, optimizer=None), Path("x"))
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_stages_of_one(tmp_path, settings, straight):
+    """The main process merges; both ranks then start from what it wrote."""
+    in_processes(settings(tmp_path / "two", train__gradient_accumulation_steps=1), ranks=2)
+    for name in ("1-easy", "2-hard"):
+        assert_close(metrics(stage(straight, name))[:1], metrics(stage(tmp_path / "two", name))[:1], 1e-4)
+    first, second = final_weights(straight), final_weights(tmp_path / "two")
+    assert max((first[name] - second[name]).abs().max() for name in first) < 2e-3

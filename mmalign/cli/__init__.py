@@ -1,0 +1,10 @@
+"""The `mmalign` command.
+
+app.py      train, generate, plan, report, quickstart, ...; what is said when something went wrong
+data.py     mmalign data ...: look at rows, convert, score and relabel them
+parts.py    what several verbs share
+"""
+
+from mmalign.cli.app import app, main
+
+__all__ = ["app", "main"]
