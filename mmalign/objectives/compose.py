@@ -187,7 +187,7 @@ class Objective:
         )
         metrics = {f"loss/{term.name}": Ratio(term.values.detach().sum(), term.counts.sum()) for term in terms}
         with torch.no_grad():
-            metrics |= {} if reference is None else divergence_metrics(policy, reference)
+            metrics |= divergence_metrics(policy, reference) if self.needs_reference else {}
             comparing = next((named.part for named in self.parts if named.part.pairs is not None), None)
             if comparing is None:
                 return ObjectiveOutput(terms, None, metrics | likelihood_metrics(policy))

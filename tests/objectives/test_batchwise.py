@@ -105,7 +105,7 @@ def test_which_objectives_want_the_whole_step_or_remember():
 
     built = {name: build([{"name": name}]) for name in PRESETS}
     whole = {name for name, objective in built.items() if objective.whole_step}
-    assert whole == {"aot", "aot_unpaired", "kto_pair", "beta_dpo", "beta_dpo_implicit", "dama"}
+    assert whole == {"aot", "aot_unpaired", "kto_pair", "beta_dpo", "beta_dpo_implicit", "dama", "nextquill"}
     assert {name for name, objective in built.items() if objective.first_memory()} == {
         "bco",
         "beta_dpo",
