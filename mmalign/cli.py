@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mmalign import __version__
+from mmalign.cli_pairs import pairs_app
 from mmalign.errors import MmalignError
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at rows, and convert them between formats.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(pairs_app, name="pairs")
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="Recipe in YAML; configs/ has some to start from.")]
 Overrides = Annotated[

@@ -26,6 +26,7 @@ ROOMS = (
     "report",
     "miniature",
     "recipes",
+    "cli_pairs",
     "cli",
     "__main__",
 )

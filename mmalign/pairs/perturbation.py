@@ -7,7 +7,7 @@ order itself: r is a request, which several r may grant alike, and which a draw 
     reverse   the blocks stand last to first, each forwards in itself
     shuffle   the blocks stand in an order drawn evenly from all but their own
     drop      g items, drawn evenly, are kept in their order
-    repeat    g items, drawn evenly, are kept; each is said again until the next, so that the list stays as long as it was
+    repeat    g items, drawn evenly, are kept; each is said again until the next: the list stays as long as it was
     freeze    one item, drawn evenly, is held until only g different ones are left
     speed     g items are kept, evenly spread: the story told faster
 
@@ -51,7 +51,7 @@ class Perturbed:
 
     @property
     def difficulty(self) -> float:
-        """kept_share * (1 - kendall), from 0 to 1: near 1 the order is nearly the right one, and hard to tell from it."""
+        """kept_share * (1 - kendall), from 0 to 1: near 1 the order is nearly right, and hard to tell from it."""
         return self.kept_share * (1.0 - self.kendall)
 
 
@@ -150,9 +150,9 @@ def kendall(order: Sequence[int]) -> float:
 def different(count: int, hows: Sequence[str], factors: Sequence[int], *, seed: int, name: str) -> list[Perturbed]:
     """Return every perturbation by every factor, easiest request first, each way of telling the list once.
 
-    Factors that cut the list into the same blocks would be the same request twice; it stands at the largest of them. Two
-    perturbations that come to the same order (of two blocks, the reverse is the only shuffle) stand once, as the one
-    named first.
+    Factors that cut the list into the same blocks would be the same request twice; it stands at the largest of them.
+    Two perturbations that come to the same order (of two blocks, the reverse is the only shuffle) stand once, as the
+    one named first.
 
     Raises:
         ConfigError: as `perturbed`.

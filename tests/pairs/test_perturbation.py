@@ -1,4 +1,4 @@
-"""Wrong orders of a list: block tables of TEMPLE's code, what each perturbation keeps, and how difficulty is measured."""
+"""Wrong orders of a list: block tables of TEMPLE's code, what each keeps, and how difficulty is measured."""
 
 from __future__ import annotations
 
