@@ -97,6 +97,12 @@ class Records:
         """Say whether nothing is left to do; False for what a server left without an answer, which is asked again."""
         return item in self._places and item not in self._unsettled
 
+    def left_out(self) -> Iterator[tuple[str, str]]:
+        """Yield items that a rule left out, and the rule, in the order of their names."""
+        for item in sorted(self._places.keys() - self._good):
+            if rule := self[item].get("left_out"):
+                yield item, rule
+
     def refusals(self) -> Iterator[Refusal]:
         """Yield why items were refused, in the order of their names."""
         for item in sorted(self._places.keys() - self._good):

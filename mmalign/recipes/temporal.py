@@ -11,7 +11,8 @@
     tellings    of every video, right and wrong by the model, from captions or frames in the right or a wrong order
     pairs       of a right and a wrong telling  those that differ in other ways are left out
 
-A run leaves `rows.jsonl`, `stages/<stage>/`, from which it resumes, `quarantine.jsonl`, `config.yaml`, `manifest.json`.
+A run leaves `rows.jsonl`, `left_out.jsonl`, `quarantine.jsonl`, `config.yaml`, `manifest.json`, and `stages/<stage>/`,
+from which it resumes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from accelerate import PartialState
 
 from mmalign.config.temporal_schema import TemporalConfig
 from mmalign.errors import ConfigError, DataError
-from mmalign.formats.store import write_jsonl
+from mmalign.formats.store import completed, json_line, write_jsonl
 from mmalign.generate.answers import Sampler
 from mmalign.generate.sampling import Sampling
 from mmalign.miniature import clip as miniature_clip
@@ -55,11 +56,13 @@ class TemporalResult:
 
     Args:
         rows: file of preference rows.
+        left_out: file of videos and pairs that rules leave out.
         quarantine: file of videos and texts that are of no use.
         counts: what went on from each stage and what did not, by rule or reason.
     """
 
     rows: Path
+    left_out: Path
     quarantine: Path
     counts: dict[str, dict[str, int]]
 
@@ -222,6 +225,8 @@ def _finish(config: TemporalConfig, place: RunDirectory, work: Work, tellings: T
     finally:
         quarantine.close()
     place.quarantine.touch()
+    left = place.root / "left_out.jsonl"
+    _write_left_out(left, work)
     good, rows = work.stages["pairs"], place.root / "rows.jsonl"
     count = write_jsonl(rows, (tellings.row(one) for id, one in tellings.pairs().items() if id in good))
     manifest = {"identity": _identity(config), "rows": count, "stages": counts}
@@ -233,7 +238,15 @@ def _finish(config: TemporalConfig, place: RunDirectory, work: Work, tellings: T
         raise DataError(f"no pair is left; {place.manifest} and the lines above say at which stage, by which rule")
     view = f"mmalign data view {rows} -o {place.root / 'rows.html'} --root {config.data.videos}"
     print(f"rows: {rows}\nlook at them: {view}", flush=True)
-    return TemporalResult(rows=rows, quarantine=place.quarantine, counts=counts)
+    return TemporalResult(rows=rows, left_out=left, quarantine=place.quarantine, counts=counts)
+
+
+def _write_left_out(path: Path, work: Work) -> None:
+    """Write which videos and pairs went no further, at which stage, and by which rule."""
+    with completed(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        for stage, records in work.stages.items():
+            for item, rule in records.left_out():
+                file.write(json_line({"stage": stage, "id": item, "rule": rule}) + "\n")
 
 
 def _lines(counts: dict[str, dict[str, int]]) -> list[str]:

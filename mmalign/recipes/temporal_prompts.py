@@ -20,8 +20,8 @@ _NEXT = (
 )
 _WHOLE = (
     "Here is a list of captions. Each describes a clip of one video, and they stand in the order of the clips. Write "
-    "one paragraph that describes the whole video in detail and in this order, as if you had seen it. Let it read well, "
-    "say nothing twice, keep the details, and do not speak of clips or captions. Answer with the paragraph alone."
+    "one paragraph that describes the whole video in detail and in this order, as if you had seen it. Let it read "
+    "well, say nothing twice, keep the details, and do not speak of clips or captions. Answer with the paragraph alone."
 )
 REQUESTS = (
     "Describe this video in detail.",

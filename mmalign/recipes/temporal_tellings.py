@@ -95,7 +95,7 @@ class Tellings:
     def without_captions(self) -> list[str]:
         """Return the videos that are not told from captions, since one is missing."""
         videos = dict.fromkeys(caption.video for caption in self.captions().values())
-        return [video for video in videos if self._captions_of(video) is None]
+        return [video for video in videos if not self._is_captioned(video)]
 
     def tellings(self) -> dict[str, Telling]:
         """Return every way to tell every video, by ids: from what there is, the right one first, then easiest first."""
@@ -106,7 +106,7 @@ class Tellings:
         for video in self.work.stages["frames"]:
             frames = self.work.stages["frames"][video]["frames"]
             for of in self.config.perturbations.of:
-                if of == "captions" and self._captions_of(video) is None:
+                if of == "captions" and not self._is_captioned(video):
                     continue
                 count = sum(map(len, frames)) if of == "frames" else len(frames)
                 yield Telling(video, of, None)
@@ -117,7 +117,7 @@ class Tellings:
         """Return what is asked for a telling: items in their order, or in the wrong one."""
         frames = self.work.stages["frames"][telling.video]["frames"]
         if telling.of == "captions":
-            return prompts.of_captions(telling.id, _ordered(self._captions_of(telling.video) or [], telling.made))
+            return prompts.of_captions(telling.id, _ordered(self._captions_of(telling.video), telling.made))
         clips = frames if telling.of == "clips" else [[index] for clip in frames for index in clip]
         shown = [index for clip in _ordered(clips, telling.made) for index in clip]
         return prompts.of_frames(telling.id, telling.video, shown, self.request(telling.video))
@@ -176,11 +176,16 @@ class Tellings:
             model=self.model,
         )
 
-    def _captions_of(self, video: str) -> list[str] | None:
-        """Return the captions of all clips of a video, None where one is missing."""
+    def _caption_ids(self, video: str) -> list[str]:
+        return [Caption(video, clip).id for clip in range(len(self.work.stages["frames"][video]["frames"]))]
+
+    def _is_captioned(self, video: str) -> bool:
+        """Say whether every clip of a video has a caption."""
+        return all(id in self.work.stages["captions"] for id in self._caption_ids(video))
+
+    def _captions_of(self, video: str) -> list[str]:
         captions = self.work.stages["captions"]
-        ids = [Caption(video, clip).id for clip in range(len(self.work.stages["frames"][video]["frames"]))]
-        return [captions[id]["caption"] for id in ids] if all(id in captions for id in ids) else None
+        return [captions[id]["caption"] for id in self._caption_ids(video)]
 
 
 def _ordered(items: list, made: Perturbed | None) -> list:
