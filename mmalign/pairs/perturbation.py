@@ -108,6 +108,9 @@ PERTURBATIONS: dict[str, Callable[[int, int, np.random.RandomState], list[int]]]
 }
 """Number of items, factor, draws -> the places told. `draws` is read by shuffle, drop, repeat and freeze."""
 
+_ATTEMPTS = 16
+"""Draws of an order that is not told yet."""
+
 LOSES_ITEMS = frozenset({"drop", "speed"})
 """Perturbations after which there is less to tell; after the others there is as much, or the same again."""
 
@@ -151,8 +154,8 @@ def different(count: int, hows: Sequence[str], factors: Sequence[int], *, seed: 
     """Return every perturbation by every factor, easiest request first, each way of telling the list once.
 
     Factors that cut the list into the same blocks would be the same request twice; it stands at the largest of them.
-    Two perturbations that come to the same order (of two blocks, the reverse is the only shuffle) stand once, as the
-    one named first.
+    An order that is told already is drawn again; where none is left (of two blocks, the reverse is the only shuffle)
+    the perturbation that is named first has it.
 
     Raises:
         ConfigError: as `perturbed`.
@@ -162,7 +165,8 @@ def different(count: int, hows: Sequence[str], factors: Sequence[int], *, seed: 
         if any(block_size(count, factor) == block_size(count, other.factor) for other in found):
             continue
         for how in hows:
-            made = perturbed(count, how, factor, seed=seed, name=name)
-            if all(made.order != other.order for other in found):
-                found.append(made)
+            told = {other.order for other in found}
+            names = (name, *(f"{name}\0{attempt}" for attempt in range(1, _ATTEMPTS)))
+            drawn = (perturbed(count, how, factor, seed=seed, name=one) for one in names)
+            found += itertools.islice((made for made in drawn if made.order not in told), 1)
     return found
