@@ -22,7 +22,7 @@ from mmalign.config.problems import Problem
 from mmalign.config.rules import require_possible
 from mmalign.config.schema import Count, NotNegative, Positive, Section, Share
 
-How = Literal["drop", "reverse", "shuffle", "repeat", "freeze", "speed"]
+How = Literal["drop", "drop_groups", "reverse", "shuffle", "repeat", "freeze", "speed"]
 Told = Literal["captions", "clips", "frames"]
 Factor = Annotated[int, Field(ge=2)]
 

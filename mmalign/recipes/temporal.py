@@ -35,6 +35,7 @@ from mmalign.generate.answers import Sampler
 from mmalign.generate.sampling import Sampling
 from mmalign.miniature import clip as miniature_clip
 from mmalign.modalities.fetch import MediaLimits
+from mmalign.modalities.shots import Detector, hard_cuts
 from mmalign.modalities.table import limits_below
 from mmalign.recipes import temporal_videos as videos
 from mmalign.recipes.answering import fingerprint_of, processes_of, sampler_of
@@ -67,8 +68,11 @@ class TemporalResult:
     counts: dict[str, dict[str, int]]
 
 
-def run(config: TemporalConfig, *, resume: bool = False) -> TemporalResult | None:
+def run(config: TemporalConfig, *, resume: bool = False, detector: Detector = hard_cuts) -> TemporalResult | None:
     """Make the pairs, and return what the run left behind; None on processes other than the main one.
+
+    Args:
+        detector: what finds cuts (`modalities/shots.py`), such as TransNetV2; a run is resumed with the same.
 
     Raises:
         ConfigError, CheckpointError: folder or directory cannot be used, or there is nothing to resume.
@@ -82,7 +86,7 @@ def run(config: TemporalConfig, *, resume: bool = False) -> TemporalResult | Non
     processes.wait_for_everyone()
     work = Work(place.root / "stages", processes)
     limits = limits_below(config.data.videos, own={"video": _bounds(config)})
-    _look(config, place, work, names, limits)
+    _look(config, place, work, names, limits, detector)
     tellings = Tellings(config, work, (config.server.model if config.server else config.model.path))
     with ExitStack() as opened:
         _tell(config, place, work, tellings, limits, opened)
@@ -92,7 +96,12 @@ def run(config: TemporalConfig, *, resume: bool = False) -> TemporalResult | Non
 
 
 def _look(
-    config: TemporalConfig, place: RunDirectory, work: Work, names: list[str], limits: dict[str, MediaLimits]
+    config: TemporalConfig,
+    place: RunDirectory,
+    work: Work,
+    names: list[str],
+    limits: dict[str, MediaLimits],
+    detector: Detector,
 ) -> None:
     """Find out about every video what is known before a model tells it."""
     bounds, encoders = limits["video"], []
@@ -102,7 +111,7 @@ def _look(
             encoders.append(_encoder(config, place, work.processes))
         return encoders[0]
 
-    found = work.each("shots", names, lambda name: videos.found_shots(name, bounds, config))
+    found = work.each("shots", names, lambda name: videos.found_shots(name, bounds, config, detector))
     found = work.each("enough", list(found), lambda name: videos.enough_shots(work.known(name), config))
     found = work.each(
         "similarity", list(found), lambda name: videos.similarity(name, work.known(name), bounds, encoder())

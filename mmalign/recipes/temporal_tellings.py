@@ -105,12 +105,15 @@ class Tellings:
         how, factors = self.config.perturbations.how, self.config.perturbations.factors
         for video in self.work.stages["frames"]:
             frames = self.work.stages["frames"][video]["frames"]
+            clips = [group for group, _ in self.work.stages["clips"][video]["clips"]]
             for of in self.config.perturbations.of:
                 if of == "captions" and not self._is_captioned(video):
                     continue
-                count = sum(map(len, frames)) if of == "frames" else len(frames)
+                seen = [group for group, indices in zip(clips, frames, strict=True) for _ in indices]
+                groups = seen if of == "frames" else clips
                 yield Telling(video, of, None)
-                for made in different(count, how, factors, seed=self.seed, name=f"{video}#{of}"):
+                name = f"{video}#{of}"
+                for made in different(len(groups), how, factors, seed=self.seed, name=name, groups=groups):
                     yield Telling(video, of, made)
 
     def prompt(self, telling: Telling) -> Prompt:

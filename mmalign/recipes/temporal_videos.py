@@ -17,7 +17,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.modalities import shots, video
 from mmalign.modalities.clips import Thumbnails
 from mmalign.modalities.sampling import Sampling
-from mmalign.modalities.shots import Shot
+from mmalign.modalities.shots import Detector, Shot
 from mmalign.modalities.video import VideoLimits
 from mmalign.pairs.shot_groups import fused, grouped, why_unsuitable
 from mmalign.recipes.stage_records import Record, left_out
@@ -39,7 +39,7 @@ class TimedShot(NamedTuple):
     end_s: float
 
 
-def found_shots(name: str, limits: VideoLimits, config: TemporalConfig) -> Record:
+def found_shots(name: str, limits: VideoLimits, config: TemporalConfig, detector: Detector) -> Record:
     """Return frames per second and the shots of a video, `TimedShot`s, cleaned up.
 
     Raises:
@@ -47,7 +47,7 @@ def found_shots(name: str, limits: VideoLimits, config: TemporalConfig) -> Recor
     """
     small = video.thumbnails(MediaRef(kind="video", uri=name), limits)
     rules = config.shots
-    cuts = shots.between_transitions(shots.hard_cuts(small.frames))
+    cuts = shots.between_transitions(detector(small.frames))
     kept = shots.cleaned(
         cuts,
         small.frames,

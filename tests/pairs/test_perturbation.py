@@ -53,6 +53,8 @@ def test_no_order_is_the_right_one_and_each_comes_again(count, how, factor, seed
     assert 0 <= made.difficulty < 1
     if how in ("reverse", "shuffle"):
         assert sorted(made.order) == list(range(count)) and made.kept_share == 1
+    elif how == "drop_groups":
+        assert made.block <= len(made.order) < count and list(made.order) == sorted(set(made.order))
     else:
         assert len(set(made.order)) == made.block and made.kept_share == made.block / count
         assert list(made.order) == sorted(made.order) and made.kendall == 0
@@ -85,9 +87,22 @@ def test_difficulty_by_hand():
 
 @given(st.integers(4, 32))
 def test_smaller_factors_are_harder(count):
-    for how in ("reverse", "drop", "repeat", "freeze", "speed"):
+    for how in ("reverse", "drop", "drop_groups", "repeat", "freeze", "speed"):
         values = [perturbed(count, how, factor, seed=0, name="a").difficulty for factor in (16, 8, 4, 2)]
         assert values == sorted(values)
+
+
+def test_whole_groups_are_dropped_while_enough_is_left():
+    groups = [0, 1, 0, 2, 3, 2]
+    told = {perturbed(6, "drop_groups", 3, seed=seed, name="a", groups=groups).order for seed in range(200)}
+    # 0 and 2 look alike, and so do 3 and 5. Groups go as long as two items are left of six, in the next of three.
+    assert told == {(0, 2), (3, 5), (1, 4)}
+    every = {perturbed(6, "drop_groups", 2, seed=seed, name="a", groups=groups).order for seed in range(200)}
+    assert every == {(1, 3, 5), (3, 4, 5), (0, 1, 2), (0, 2, 4), (0, 2, 3, 5)}
+
+
+def test_where_all_look_alike_items_are_dropped_one_by_one():
+    assert len(perturbed(6, "drop_groups", 2, seed=0, name="a", groups=[0] * 6).order) == 3
 
 
 def test_a_shuffle_draws_evenly_from_all_orders_but_the_right_one():
