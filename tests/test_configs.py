@@ -23,7 +23,8 @@ def header_of(path: Path) -> str:
 
 
 def test_there_are_configs_of_every_kind():
-    assert {path.parent.name for path in ALL} >= {"preference", "sft", "generate", "temporal", "miniature", "accelerate"}
+    kinds = {"preference", "sft", "generate", "temporal", "miniature", "accelerate"}
+    assert {path.parent.name for path in ALL} >= kinds
     assert len(RECIPES) >= 6
 
 
