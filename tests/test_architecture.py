@@ -26,7 +26,6 @@ ROOMS = (
     "report",
     "miniature",
     "recipes",
-    "cli_pairs",
     "cli",
     "__main__",
 )

@@ -27,7 +27,7 @@ KEYS = {
     "model.reference_update": "kind every_steps mixup_alpha",
     "model.lora": "rank alpha dropout targets parts",
     "vision": "share cache_dir cache_max_gb",
-    "data": "root select relabel format min_pixels max_pixels video max_refused_share allow_http train eval max_length "
+    "data": "root format min_pixels max_pixels video max_refused_share allow_http train eval select relabel max_length "
     "num_workers",
     "data.select": "pair difficulty score_gap tags",
     "data.select.difficulty": "above at_least below at_most",

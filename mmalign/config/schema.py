@@ -152,10 +152,6 @@ class RowsConfig(Section):
 
     root: str | None = None
     """Directory that all media paths are below. Default: the directory of the rows file."""
-    select: SelectConfig | None = None
-    """Which training rows are read. Default: all."""
-    relabel: Annotated[tuple[RelabelSpec, ...], Strict(False)] = ()
-    """What rows become before they are read, training and held-out rows alike."""
     format: str | None = None
     """Row format by name (`mmalign data show` lists them). Default: detected from the columns."""
     min_pixels: Count | None = None
@@ -177,6 +173,10 @@ class DataConfig(RowsConfig):
     """Training rows: a .json, .jsonl or .parquet file, a `datasets` directory, or a hub id."""
     eval: Annotated[str, Field(min_length=1)] | None = None
     """Held-out rows, in any of the same forms."""
+    select: SelectConfig | None = None
+    """Which training rows are read. Default: all."""
+    relabel: Annotated[tuple[RelabelSpec, ...], Strict(False)] = ()
+    """What rows become before they are read, training and held-out rows alike."""
     max_length: Count | None = None
     """Most tokens of prompt plus longest response, media tokens included. Default: no limit."""
     num_workers: Annotated[int, Field(ge=0)] = 0

@@ -206,7 +206,7 @@ class Objective:
         )
         metrics = {f"loss/{term.name}": Ratio(term.values.detach().sum(), term.counts.sum()) for term in terms}
         with torch.no_grad():
-            metrics |= {} if reference is None else divergence_metrics(policy, reference)
+            metrics |= divergence_metrics(policy, reference, facts.response_mask) if self.needs_reference else {}
             comparing = next((named.part for named in self.parts if named.part.pairs is not None), None)
             if comparing is None:
                 shown = self._shown(policy, reference, facts, step)

@@ -33,17 +33,21 @@ def likelihood_metrics(policy: GroupLogps) -> dict[str, Ratio]:
     return {"logps/chosen": _mean(policy.sums()[:, 0]), "lengths/chosen": _mean(best.to(policy.token_logps.dtype))}
 
 
-def divergence_metrics(policy: GroupLogps, reference: GroupLogps) -> dict[str, Ratio]:
+def divergence_metrics(policy: GroupLogps, reference: GroupLogps, response_mask: Tensor) -> dict[str, Ratio]:
     """Return how far the policy is from its reference on the tokens of the rows' responses, in nats per token.
 
     With r = log policy - log reference of a token: `kl/k1` is the mean of r, `kl/k3` that of exp(-r) - 1 + r, which is
     never below 0. Both estimate KL(policy || reference) where tokens are the policy's own; here they are those of the
     rows, so they say how far apart the two are on this text. -r is cut at 10 in the exponential.
 
+    Args:
+        response_mask: bool [B, K], which responses are the rows' own; an answer to another prompt is not.
+
     Source: Schulman 2020, Approximating KL divergence.
     """
-    log_ratio = (policy.token_logps - reference.token_logps).detach().masked_fill(~policy.mask, 0.0)
-    tokens = policy.lengths().sum().to(log_ratio.dtype)
+    own = policy.mask & response_mask[..., None]
+    log_ratio = (policy.token_logps - reference.token_logps).detach().masked_fill(~own, 0.0)
+    tokens = own.sum().to(log_ratio.dtype)
     k3 = torch.expm1(-log_ratio.clamp(min=-_LARGEST_EXPONENT)) + log_ratio.clamp(min=-_LARGEST_EXPONENT)
     return {"kl/k1": Ratio(log_ratio.sum(), tokens), "kl/k3": Ratio(k3.sum(), tokens)}
 

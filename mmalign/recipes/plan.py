@@ -193,7 +193,7 @@ def _judge(
 def count_decoders(recipe: RecipeConfig, rows: training.Rows, footprint: Footprint) -> Decoders:
     """Return the processes that decode videos while `recipe` runs as predicted on one device."""
     splits = [rows.train] if rows.held_out is None else [rows.train, rows.held_out]
-    shown = [np.asarray(split.lengths)[:, COLUMNS.index("video_tokens")].any() for split in splits]
+    shown = [np.asarray(split.lengths)[..., COLUMNS.index("video_tokens")].any() for split in splits]
     loading = max(1, recipe.data.num_workers * len(splits))
     used_bytes = 0 if torch.cuda.is_available() else footprint.total + RUNTIME_BYTES
     return Decoders(

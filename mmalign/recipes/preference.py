@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from mmalign.config.schema import RecipeConfig
 from mmalign.objectives.compose import build
-from mmalign.recipes import references, teaching, training
+from mmalign.recipes import references, results, teaching, training
 from mmalign.recipes.configuration import require_needs
-from mmalign.recipes.training import RunResult
+from mmalign.recipes.results import RunResult
 from mmalign.train import loop, runtime
 
 
@@ -64,8 +64,8 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 10. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
     position = training.continue_or_begin(course, resume=resume)
-    training.describe(config, course, rows, policy)
+    results.describe(config, course, rows, policy)
     loop.train(course, position)
 
     # 11. The trained model, and what the run says about itself.
-    return training.finish(course, rows)
+    return results.finish(course, rows)

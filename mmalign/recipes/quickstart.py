@@ -40,7 +40,7 @@ from mmalign.recipes import quickstart_recipes, quickstart_story, train
 from mmalign.recipes.configuration import load_recipe
 from mmalign.recipes.quickstart_answers import Asked, ask, judge
 from mmalign.recipes.quickstart_story import MODELS, Findings
-from mmalign.recipes.training import RunResult
+from mmalign.recipes.results import RunResult
 from mmalign.report.quickstart_report import write_quickstart_report
 
 MARKER = "written_by_mmalign_quickstart"

@@ -11,8 +11,8 @@ from __future__ import annotations
 from mmalign.config.schema import RecipeConfig
 from mmalign.engine.reference import NoReference
 from mmalign.objectives.compose import build
-from mmalign.recipes import training
-from mmalign.recipes.training import RunResult
+from mmalign.recipes import results, training
+from mmalign.recipes.results import RunResult
 from mmalign.train import loop, runtime
 
 
@@ -48,8 +48,8 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 7. Where the run begins: at the first step, or after the newest whole checkpoint. Then the steps.
     position = training.continue_or_begin(course, resume=resume)
-    training.describe(config, course, rows, policy)
+    results.describe(config, course, rows, policy)
     loop.train(course, position)
 
     # 8. The trained model, and what the run says about itself.
-    return training.finish(course, rows)
+    return results.finish(course, rows)

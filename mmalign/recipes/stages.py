@@ -22,7 +22,7 @@ from mmalign.config.stages import Stage, stages_of
 from mmalign.objectives.compose import build
 from mmalign.recipes import preference, sft, stage_directories, training
 from mmalign.recipes.identity import identity_of
-from mmalign.recipes.training import RunResult
+from mmalign.recipes.results import RunResult
 from mmalign.report.run_report import write_run_report
 from mmalign.report.stages_report import write_stages_report
 from mmalign.train import runtime

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mmalign.config.schema import RecipeConfig
 from mmalign.recipes import preference, sft, stages
-from mmalign.recipes.training import RunResult
+from mmalign.recipes.results import RunResult
 from mmalign.train import runtime
 
 

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
 from mmalign.config.media import media_limits
 from mmalign.config.schema import RecipeConfig
 from mmalign.engine.families import family_of
 from mmalign.engine.load import load_config
 from mmalign.engine.moving_reference import MovingReference
-from mmalign.engine.parts import trainable_report
 from mmalign.engine.policy import Policy, load_policy
 from mmalign.engine.reference import Reference
 from mmalign.engine.tokenise import Tokeniser, load_processor
 from mmalign.engine.vision_memo import VisionMemo
-from mmalign.errors import CheckpointError
 from mmalign.objectives.compose import Objective
 from mmalign.recipes import built_in
 from mmalign.recipes.identity import identity_of, optimizer_checkpoint
-from mmalign.report.run_report import write_run_report
-from mmalign.train import rundir, runtime, state
+from mmalign.train import rundir, runtime
 from mmalign.train.beside import NO_SOURCES, Sources
 from mmalign.train.checkpoint import Position, latest, prune
-from mmalign.train.diagnose import diagnose
 from mmalign.train.loader import BatchReader, KeptTrees
 from mmalign.train.loop import Course, Split
-from mmalign.train.metrics import read_metrics
 from mmalign.train.optim import build_optimizer, build_schedule
 from mmalign.train.prepare import Preparation, prepare
 from mmalign.train.reliance import Looking, looking
@@ -40,29 +31,12 @@ from mmalign.train.resume import begin_with_optimizer, load_checkpoint
 from mmalign.train.row_change import row_change
 from mmalign.train.rows import PreparedRows
 from mmalign.train.rundir import RunDirectory
-from mmalign.train.runtime import is_sharded, start_trackers
+from mmalign.train.runtime import is_sharded
 from mmalign.train.sampler import StepSampler
 from mmalign.train.step import Learner
 
 _KEPT_TREES_BYTES = 256 * 2**20
 """Memory for rows that stay tokenised between epochs, for each process that loads."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What a run left behind.
-
-    Args:
-        output_dir: the run directory.
-        final_dir: the trained model or adapter.
-        metrics: the lines of `metrics.jsonl`.
-        findings: what the curves say in words; empty for a healthy run.
-    """
-
-    output_dir: Path
-    final_dir: Path
-    metrics: list[dict[str, Any]]
-    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,74 +258,3 @@ def continue_or_begin(course: Course, *, resume: bool) -> Position:
     position = load_checkpoint(course.train.learner, path, course.identity)
     accelerator.print(f"resuming after step {position.step} from {path}")
     return position
-
-
-def save_final(learner: Learner, processor: Any, run: RunDirectory) -> Path:
-    """Write the trained model or adapter with its processor to `final/`, whole or not at all.
-
-    Raises:
-        CheckpointError: the disk is full or fails; the last checkpoint is whole.
-    """
-    accelerator = learner.accelerator
-    policy: Policy = accelerator.unwrap_model(learner.policy)
-    weights = accelerator.get_state_dict(learner.policy) if is_sharded(accelerator) else None
-    if accelerator.is_main_process:
-        unfinished = run.final.with_name(".final.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            state.save_for_use(policy.model, unfinished, weights)
-            processor.save_pretrained(unfinished)
-            shutil.rmtree(run.final, ignore_errors=True)
-            os.rename(unfinished, run.final)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"the trained model could not be written to {run.final}: {error}; free disk space and run again with "
-                f"--resume, which goes on from {latest(run.checkpoints)}"
-            ) from error
-    accelerator.wait_for_everyone()
-    return run.final
-
-
-def describe(config: RecipeConfig, course: Course, rows: Rows, policy: Policy) -> None:
-    """Tell trackers the settings; write versions, rows, model and length of the run to `manifest.json`.
-
-    Call it when it is known that the run goes on as this recipe says: a continuation may have changed what no number
-    depends on, and `config.yaml` is to hold what really ran.
-    """
-    learner = course.train.learner
-    start_trackers(learner.accelerator, course.identity, name=course.run.root.name)
-    if not learner.accelerator.is_main_process:
-        return
-    rundir.write_config(course.run, config)
-    parts = trainable_report(policy.base, policy.family)
-    rundir.write_manifest(
-        course.run,
-        {
-            "rows": {"train": dict(rows.train.facts), "eval": rows.held_out and dict(rows.held_out.facts)},
-            "model": {
-                "fingerprint": course.identity["model"],
-                "family": policy.family.name,
-                "engine": policy.engine,
-                "engine_reason": policy.engine_reason,
-                "parameters": {name: {"trained": part.trainable, "all": part.total} for name, part in parts.items()},
-            },
-            "objective": learner.objective.description,
-            "vision_sharing": "on" if learner.vision.reason is None else f"off: {learner.vision.reason}",
-            "ranks": learner.accelerator.num_processes,
-            "distributed_type": learner.accelerator.distributed_type.value,
-            "total_steps": course.total_steps,
-        },
-    )
-
-
-def finish(course: Course, rows: Rows) -> RunResult:
-    """Save the trained model, write the report, and say in words what the curves show."""
-    learner, run = course.train.learner, course.run
-    save_final(learner, rows.train_tokeniser.processor, run)
-    runtime.finish_trackers(learner.accelerator)
-    lines = read_metrics(run.metrics)
-    findings = tuple(map(str, diagnose(lines)))
-    if learner.accelerator.is_main_process:
-        write_run_report(run.root)
-        print("\n".join([*findings, f"trained model: {run.final}", f"report: {run.report}"]), flush=True)
-    return RunResult(output_dir=run.root, final_dir=run.final, metrics=lines, findings=findings)

@@ -37,6 +37,9 @@ from mmalign.sources.quarantine import Refusal, RefusedRow
 from mmalign.sources.read import RawRow, read_raw
 from mmalign.sources.soundness import require_readable_columns, require_sound
 
+Parse = Callable[[RawRow, str | None], Preference]
+"""Makes a preference of a raw row; the format is recognised where it is None."""
+
 
 class Source(NamedTuple):
     """One published format: how to know it, how to read it, and what it looks like."""
@@ -161,7 +164,7 @@ def read(
     format: str | None = None,
     on_refused: Callable[[Refusal], None],
     allow_network: bool = False,
-    parse: Callable[[RawRow, str | None], Preference] = parse,
+    parse: Parse = parse,
 ) -> Iterator[Preference]:
     """Yield the preferences of a file, folder or hub id in their order; what is refused goes to `on_refused`.
 
@@ -177,8 +180,7 @@ def read(
     Raises:
         DataError: the file cannot be read any further, or `format` names no format.
     """
-
-    for row in every_row(path, format=format, allow_network=allow_network):
+    for row in every_row(path, format=format, allow_network=allow_network, parse=parse):
         if isinstance(row, RefusedRow):
             on_refused(row.refusal)
         else:
@@ -186,7 +188,11 @@ def read(
 
 
 def every_row(
-    path: str | os.PathLike[str], *, format: str | None = None, allow_network: bool = False
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    allow_network: bool = False,
+    parse: Parse = parse,
 ) -> Iterator[Preference | RefusedRow]:
     """Yield what stands at every place of a file, folder or hub id, in order: the preference, or why there is none.
 
@@ -204,14 +210,14 @@ def every_row(
         for raw in read_raw(path, on_broken=on_broken, allow_network=allow_network):
             yield from broken
             broken.clear()
-            yield _row(raw, format, seen)
+            yield _row(raw, format, seen, parse)
     except DataError:  # what was broken before the file ended is known all the same
         yield from broken
         raise
     yield from broken
 
 
-def _row(raw: RawRow, format: str | None, seen: set[int]) -> Preference | RefusedRow:
+def _row(raw: RawRow, format: str | None, seen: set[int], parse: Parse) -> Preference | RefusedRow:
     """Return what a raw row is, its id made to differ from those that were seen."""
     try:
         preference = parse(raw, format)

@@ -12,7 +12,7 @@ from mmalign.sources import detect
 from mmalign.sources.quarantine import Refusal
 from mmalign.sources.read import RawRow
 
-_MEDIA = ("image", "images", "video", "videos", "media_facts", "media_order")
+_MEDIA = ("image", "images", "video", "videos", "media", "media_facts", "media_order")
 _ANSWERLESS = frozenset(("id", "idx", "prompt", *_MEDIA, "tags", "provenance", "weight", "difficulty"))
 _UNREAD = "-"
 

@@ -4,9 +4,8 @@ from math import exp, log, log1p
 
 import pytest
 import torch
-from objectives.batches import cut_loss, facts_of, logps_of, random_batch, step_loss, with_logps
+from objectives.batches import cut_loss, facts_of, logps_of, random_batch, select, step_loss, with_logps
 
-from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.batchwise import meetings
 from mmalign.objectives.compose import build
 from mmalign.train.survey import told
@@ -107,7 +106,8 @@ def test_which_objectives_want_the_whole_step_or_remember():
 
     built = {name: build([{"name": name}]) for name in PRESETS}
     whole = {name for name, objective in built.items() if objective.whole_step}
-    assert whole == {"aot", "aot_unpaired", "kto", "kto_pair", "beta_dpo", "beta_dpo_implicit", "dama", "crm"}
+    by_sort_or_mean = {"aot", "aot_unpaired", "kto", "kto_pair", "beta_dpo", "beta_dpo_implicit", "dama", "crm"}
+    assert whole == by_sort_or_mean | {"nextquill"}
     assert {name for name, objective in built.items() if objective.first_memory()} == {
         "bco",
         "bco_unpaired",
@@ -122,8 +122,7 @@ def test_a_pair_of_twice_the_weight_stands_twice_in_the_sort():
     """One pair of weight 2 is two equal ones of weight 1, wherever it stands and however the step is cut."""
     policy, reference, _ = random_batch(groups=5)
     doubled = torch.tensor([0, 1, 2, 2, 3, 4])
-    twice = GroupLogps(*(None if value is None else value[doubled] for value in vars(policy).values()))
-    twice_reference = GroupLogps(*(None if value is None else value[doubled] for value in vars(reference).values()))
+    twice, twice_reference = select(policy, doubled), select(reference, doubled)
     weighed, plain = facts_of([(0, 1)] * 5, weight=[1.0, 1.0, 2.0, 1.0, 1.0]), facts_of([(0, 1)] * 6)
     for name in ("aot", "aot_unpaired"):
         objective = build([{"name": name}])

@@ -176,7 +176,7 @@ def test_a_contrast_that_does_not_exist_is_refused():
 
 
 def test_a_teacher_s_table_holds_no_views():
-    with pytest.raises(ConfigError, match="reads rows under changed media and a teacher's table, .* stages"):
+    with pytest.raises(ConfigError, match="reads rows under changed media and a teacher's table, .*stages"):
         build([{"name": "mdpo"}, {"name": "dckd"}])
 
 

@@ -48,7 +48,7 @@ def test_pro_steepens_a_step_with_the_gap_of_scores():
 def test_pro_on_two_responses_is_a_logistic_link_on_the_scaled_difference():
     policy, facts = logps_of([[(-1.0, 2), (-1.0, 1)]]), facts_of([(0, 1)], scores=[[5.0, 2.0]])
     expected = softplus(-3 * (A[0] - A[1]))
-    assert loss_of(name="pro", sft_weight=0.0, policy=policy, facts=facts) == pytest.approx(expected)
+    assert loss_of(name="pro", sft_weight=0.0, policy=policy, reference=None, facts=facts) == pytest.approx(expected)
 
 
 def test_knowpat_by_hand():

@@ -17,14 +17,15 @@ def means_of(metrics):
 def test_divergence_per_token_by_hand():
     """Log-ratios: +1/3 three times (better), -2/5 five times (worse)."""
     policy, reference = logps_of([[(-6.0, 3), (-5.0, 5)]]), logps_of([[(-7.0, 3), (-3.0, 5)]])
-    values = means_of(divergence_metrics(policy, reference))
+    values = means_of(divergence_metrics(policy, reference, policy.mask.any(-1)))
     up, down = exp(-1 / 3) - 1 + 1 / 3, exp(2 / 5) - 1 - 2 / 5
     assert values == {"kl/k1": pytest.approx((1 - 2) / 8), "kl/k3": pytest.approx((3 * up + 5 * down) / 8)}
 
 
 def test_k3_of_an_answer_made_impossible_is_finite_in_single_precision():
     policy, reference = (logps_of([[(total, 1)]], dtype=torch.float32) for total in (-5000.0, -1.0))
-    assert means_of(divergence_metrics(policy, reference))["kl/k3"] == pytest.approx(exp(10) - 11, rel=1e-5)
+    found = means_of(divergence_metrics(policy, reference, policy.mask.any(-1)))
+    assert found["kl/k3"] == pytest.approx(exp(10) - 11, rel=1e-5)
 
 
 def test_a_run_without_a_reference_logs_no_divergence():

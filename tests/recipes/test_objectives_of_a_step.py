@@ -106,8 +106,8 @@ def test_a_second_forward_meets_the_dropout_of_the_first(tmp_path, settings, mon
     seen = []
     policy_logps = step._policy_logps
 
-    def remember(learner, batch):
-        logps = policy_logps(learner, batch)
+    def remember(learner, batch, beside):
+        logps = policy_logps(learner, batch, beside)
         seen.append((batch.ids, learner.policy.training, logps.token_logps.detach().clone()))
         return logps
 

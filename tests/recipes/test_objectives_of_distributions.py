@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from training_runs import assert_close, in_processes, metrics, recipe, run, write_rows
+from training_runs import assert_close, metrics, on_two_ranks, recipe, run, write_rows
 
 from mmalign.engine.teacher_table import TeacherTable
 from mmalign.errors import CheckpointError, ConfigError, ModelError
@@ -54,7 +54,7 @@ def test_two_ranks_learn_the_same(tmp_path, tiny_model, rows, sharded):
         return made
 
     run(values(tmp_path / "one", 4))
-    in_processes(values(tmp_path / "two", 2), ranks=2, sharded=sharded)
+    on_two_ranks(values(tmp_path / "two", 2), sharded=sharded)
     assert_close(metrics(tmp_path / "two"), metrics(tmp_path / "one"), 5e-4)
 
 
@@ -144,7 +144,7 @@ def test_two_ranks_fill_one_table_and_learn_the_same(tmp_path, taught):
         return {"train__per_device_train_batch_size": size, "train__gradient_accumulation_steps": 1}
 
     run(taught(tmp_path / "one", **cut(4)))
-    in_processes(taught(tmp_path / "two", **cut(2)), ranks=2)
+    on_two_ranks(taught(tmp_path / "two", **cut(2)))
     assert_close(metrics(tmp_path / "two"), metrics(tmp_path / "one"), 5e-4)
 
 

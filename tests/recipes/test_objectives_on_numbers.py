@@ -10,8 +10,8 @@ from training_runs import (
     assert_close,
     assert_same_weights,
     final_weights,
-    in_processes,
     metrics,
+    on_two_ranks,
     recipe,
     run,
 )
@@ -125,7 +125,7 @@ def test_a_step_cut_into_micro_batches_learns_the_same(tmp_path, settings, whole
 
 @pytest.mark.slow
 def test_two_ranks_one_of_them_with_a_filler_learn_the_same(tmp_path, settings, whole):
-    in_processes(settings(tmp_path / "run", "two ranks"), ranks=2)
+    on_two_ranks(settings(tmp_path / "run", "two ranks"))
     assert_close(metrics(tmp_path / "run")[:1], metrics(whole)[:1], 1e-5)
     assert_close(metrics(tmp_path / "run"), metrics(whole), 5e-4)
 

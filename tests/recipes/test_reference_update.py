@@ -10,8 +10,8 @@ from training_runs import (
     assert_same_run,
     configured,
     final_weights,
-    in_processes,
     metrics,
+    on_two_ranks,
     recipe,
     run,
     run_until,
@@ -74,7 +74,7 @@ def test_the_checkpoint_holds_the_reference(tmp_path, settings):
 def test_two_ranks_give_the_curve_of_one(tmp_path, settings, model):
     run(settings(tmp_path / "one", model__reference_update=EMA, **model))
     cut = {"train__per_device_train_batch_size": 1}
-    in_processes(settings(tmp_path / "two", model__reference_update=EMA, **cut, **model), ranks=2)
+    on_two_ranks(settings(tmp_path / "two", model__reference_update=EMA, **cut, **model))
     assert_close(metrics(tmp_path / "one")[:1], metrics(tmp_path / "two")[:1], 1e-5)
     assert_close(metrics(tmp_path / "one"), metrics(tmp_path / "two"), 5e-4)
 

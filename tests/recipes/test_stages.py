@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils import DistributedType
+from processes import started
 from safetensors.torch import load_file
 from training_runs import (
     assert_close,
@@ -17,9 +18,8 @@ from training_runs import (
     assert_same_weights,
     configured,
     final_weights,
-    forked,
-    in_processes,
     metrics,
+    on_two_ranks,
     recipe,
     run,
     wait_for_line,
@@ -265,7 +265,7 @@ def test_an_optimiser_that_is_not_there_cannot_be_kept(tmp_path, settings):
     ("name", "lines"), [("1-easy", 3), ("2-hard", 1)], ids=["inside the first stage", "inside the second, at its begin"]
 )
 def test_killed_inside_a_stage_and_resumed(tmp_path, settings, straight, name, lines):
-    process = forked(settings(tmp_path / "run"))
+    process = started(run, settings(tmp_path / "run"))
     wait_for_line(stage(tmp_path / "run", name), lines)
     process.kill()
     process.join(timeout=60)
@@ -291,7 +291,7 @@ def _dies(*_, **__):
 def test_killed_between_stages_and_resumed(tmp_path, settings, straight, monkeypatch, module, function):
     with monkeypatch.context() as patch:
         patch.setattr(module, function, _dies if function != "make_start" else _dies_for_the_second)
-        process = forked(settings(tmp_path / "run"))
+        process = started(run, settings(tmp_path / "run"))
         process.join(timeout=120)
     assert process.exitcode == -signal.SIGKILL
     assert (stage(tmp_path / "run", "1-easy") / "final").exists()
@@ -307,7 +307,7 @@ def _dies_for_the_second(made, accelerator):
 
 @pytest.mark.parametrize("lines", [1, 3], ids=["before a checkpoint", "behind one"])
 def test_adapters_and_optimisers_that_go_on_resume_bit_for_bit(tmp_path, settings, kept_straight, lines):
-    process = forked(settings(tmp_path / "run", *KEPT))
+    process = started(run, settings(tmp_path / "run", *KEPT))
     wait_for_line(stage(tmp_path / "run", "2-hard"), lines)
     process.kill()
     process.join(timeout=60)
@@ -374,7 +374,7 @@ def test_no_room_for_a_merged_model_is_said(tmp_path, settings, monkeypatch):
 
 
 def test_ctrl_c_inside_a_stage_saves_and_resumes(tmp_path, settings, straight, monkeypatch):
-    process = forked(settings(tmp_path / "run", train__save_steps=None))
+    process = started(run, settings(tmp_path / "run", train__save_steps=None))
     wait_for_line(stage(tmp_path / "run", "2-hard"), 1)
     os.kill(process.pid, signal.SIGINT)
     process.join(timeout=60)
@@ -403,7 +403,7 @@ def test_an_optimiser_that_is_spread_over_ranks_cannot_be_kept(monkeypatch):
 @pytest.mark.slow
 def test_two_ranks_give_the_stages_of_one(tmp_path, settings, straight):
     """The main process merges; both ranks then start from what it wrote."""
-    in_processes(settings(tmp_path / "two", train__gradient_accumulation_steps=1), ranks=2)
+    on_two_ranks(settings(tmp_path / "two", train__gradient_accumulation_steps=1))
     for name in ("1-easy", "2-hard"):
         assert_close(metrics(stage(straight, name))[:1], metrics(stage(tmp_path / "two", name))[:1], 1e-4)
     first, second = final_weights(straight), final_weights(tmp_path / "two")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from training_runs import assert_close, assert_same_run, in_processes, metrics, recipe, run, run_until, write_rows
+from training_runs import assert_close, assert_same_run, metrics, on_two_ranks, recipe, run, run_until, write_rows
 
 from mmalign.errors import DataError
 from mmalign.train.loader import BatchReader, filler_tree
@@ -87,7 +87,7 @@ def _like(one, other):
 
 @pytest.mark.slow
 def test_two_ranks_learn_the_same(tmp_path, settings, whole):
-    in_processes(settings(tmp_path / "run", "two ranks"), ranks=2)
+    on_two_ranks(settings(tmp_path / "run", "two ranks"))
     assert_close(metrics(tmp_path / "run")[:1], metrics(whole)[:1], 1e-5)
     assert_close(metrics(tmp_path / "run"), metrics(whole), 5e-4)
 

@@ -1,31 +1,26 @@
-"""The verbs of `mmalign pairs`: preference pairs that a program makes of media and a model's own words."""
+"""The verbs `mmalign pairs ...`: preference pairs that a program makes of media and a model's own words."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mmalign.cli.parts import Config, Overrides, examples
+
 pairs_app = typer.Typer(help="Make preference pairs.", no_args_is_help=True)
 
-_EXAMPLES = "\n\n".join(
-    (
-        "[bold]Examples[/bold]",
-        "  mmalign pairs temporal configs/miniature/temporal_qwen2_5_vl.yaml data.videos=videos",
-        "  mmalign pairs temporal mine.yaml --resume",
-        "  accelerate launch -m mmalign pairs temporal mine.yaml",
+
+@pairs_app.command(
+    epilog=examples(
+        "mmalign pairs temporal configs/miniature/temporal_qwen2_5_vl.yaml",
+        "mmalign pairs temporal mine.yaml data.videos=videos --resume",
+        "accelerate launch -m mmalign pairs temporal mine.yaml",
     )
 )
-
-
-@pairs_app.command(epilog=_EXAMPLES)
 def temporal(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Recipe in YAML (`recipe: temporal`).")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Change keys of the recipe, e.g. data.videos=clips."),
-    ] = None,
+    config: Config,
+    overrides: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the run in temporal.output_dir was ended.")
     ] = False,
