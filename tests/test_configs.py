@@ -23,7 +23,8 @@ def header_of(path: Path) -> str:
 
 
 def test_there_are_configs_of_every_kind():
-    assert {path.parent.name for path in ALL} >= {"preference", "sft", "generate", "miniature", "accelerate"}
+    kinds = {"preference", "sft", "generate", "temporal", "miniature", "accelerate"}
+    assert {path.parent.name for path in ALL} >= kinds
     assert len(RECIPES) >= 6
 
 
@@ -45,6 +46,9 @@ def test_a_recipe_says_where_it_comes_from_and_how_it_is_run(path: Path):
 def test_the_rows_of_a_miniature_recipe_are_there(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(CONFIGS.parent)
     data = load_any(path).data
+    if hasattr(data, "videos"):
+        assert "draw_reel(" in header_of(path), f"{name(path)} does not say how its videos are drawn"
+        return
     files = [data.prompts] if hasattr(data, "prompts") else [data.train, data.eval]
     assert all(Path(file).is_file() for file in files)
 

@@ -13,6 +13,7 @@ from mmalign import errors
 from mmalign.cli import app
 from mmalign.config.generate_schema import GenerateConfig
 from mmalign.config.schema import RecipeConfig, Section
+from mmalign.config.temporal_schema import TemporalConfig
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response, Span
@@ -50,9 +51,23 @@ GENERATE_KEYS = {
     "sampling": "max_new_tokens temperature top_p top_k repetition_penalty stop endless_after_tokens",
     "generate": "output_dir n seed threads",
 }
+TEMPORAL_KEYS = {
+    "": "recipe model server data shots clips captions tellings perturbations pairs temporal",
+    "model": GENERATE_KEYS["model"],
+    "server": GENERATE_KEYS["server"],
+    "data": "videos min_pixels max_pixels max_length decode_timeout_s decode_memory_gb max_refused_share",
+    "shots": "least_frames least_s least_grey_range split_longer_than_s fewest most longest_s",
+    "clips": "model dtype batch_size alike_above fewest most_share_of_a_group most_of_a_group frames",
+    "captions": GENERATE_KEYS["sampling"],
+    "tellings": GENERATE_KEYS["sampling"],
+    "perturbations": "of how factors",
+    "pairs": "most_length_ratio",
+    "temporal": "output_dir seed threads",
+}
 VERBS = {
     "train": "config overrides --resume",
     "generate": "config overrides --resume",
+    "pairs temporal": "config overrides --resume",
     "plan": "config overrides --memory-gb",
     "quickstart": "--output-dir --seed --threads",
     "report": "directory",
@@ -140,7 +155,7 @@ def test_version_is_the_packages():
 
 
 def test_keys_of_a_recipe():
-    for schema, keys in ((RecipeConfig, KEYS), (GenerateConfig, GENERATE_KEYS)):
+    for schema, keys in ((RecipeConfig, KEYS), (GenerateConfig, GENERATE_KEYS), (TemporalConfig, TEMPORAL_KEYS)):
         assert {name: " ".join(section.model_fields) for name, section in sections(schema).items()} == keys
 
 
@@ -190,6 +205,6 @@ def test_every_key_of_a_recipe_is_read_somewhere():
                 read.add(node.attr)
             elif isinstance(node, ast.arg):  # add_lora(**lora.model_dump())
                 read.add(node.arg)
-    named = [*KEYS.items(), *GENERATE_KEYS.items()]
+    named = [*KEYS.items(), *GENERATE_KEYS.items(), *TEMPORAL_KEYS.items()]
     unread = {f"{section}.{key}" for section, keys in named for key in keys.split() if key not in read}
     assert unread == set()

@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from mmalign import __version__
 from mmalign.cli.data import data_app
+from mmalign.cli.pairs import pairs_app
 from mmalign.cli.parts import Config, Overrides, examples
 from mmalign.errors import MmalignError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(data_app, name="data")
+app.add_typer(pairs_app, name="pairs")
 
 
 @app.callback(invoke_without_command=True)

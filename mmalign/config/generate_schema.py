@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, Strict, model_validator
 
 from mmalign.config.problems import Problem
 from mmalign.config.rules import pixels_are_ordered, require_possible, video_settings_are_read
 from mmalign.config.schema import Count, NotNegative, Positive, RowsConfig, Section
+
+if TYPE_CHECKING:
+    from mmalign.config.temporal_schema import TemporalConfig
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -124,11 +127,11 @@ class GenerateConfig(Section):
         return self.model.path if self.server is None else self.server.model
 
 
-def one_answers(recipe: GenerateConfig) -> Iterator[Problem]:
+def one_answers(recipe: GenerateConfig | TemporalConfig) -> Iterator[Problem]:
     """Either a model in memory or a server answers."""
     if (recipe.model is None) == (recipe.server is None):
         number = "neither" if recipe.model is None else "both"
-        yield Problem(path=("recipe",), text=f"'generate' needs one of model and server and has {number}")
+        yield Problem(path=("recipe",), text=f"{recipe.recipe!r} needs one of model and server and has {number}")
 
 
 def answers_differ(recipe: GenerateConfig) -> Iterator[Problem]:
@@ -138,17 +141,26 @@ def answers_differ(recipe: GenerateConfig) -> Iterator[Problem]:
         yield Problem(path=("generate", "n"), text=text)
 
 
-def settings_reach_the_server(recipe: GenerateConfig) -> Iterator[Problem]:
-    """A server counts tokens itself and uses no threads of ours."""
-    if recipe.server is None:
-        return
-    if recipe.data.max_length is not None:
+def settings_reach_the_server(recipe: GenerateConfig | TemporalConfig) -> Iterator[Problem]:
+    """A server counts tokens itself."""
+    if recipe.server is not None and recipe.data.max_length is not None:
         yield Problem(
             path=("data", "max_length"),
             text="is not read with a server, whose tokens are not known here; remove it, or bound data.max_pixels",
         )
-    if recipe.generate.threads is not None:
+
+
+def threads_are_used(recipe: GenerateConfig) -> Iterator[Problem]:
+    """A server uses no threads of ours."""
+    if recipe.server is not None and recipe.generate.threads is not None:
         yield Problem(path=("generate", "threads"), text="is not read with a server; remove it")
 
 
-RULES = (one_answers, answers_differ, settings_reach_the_server, pixels_are_ordered, video_settings_are_read)
+RULES = (
+    one_answers,
+    answers_differ,
+    settings_reach_the_server,
+    threads_are_used,
+    pixels_are_ordered,
+    video_settings_are_read,
+)

@@ -20,10 +20,17 @@ from mmalign.config.problems import Problem, dotted
 from mmalign.config.schema import RecipeConfig, Section
 from mmalign.config.stage_rules import at_stage
 from mmalign.config.stages import stages_of
+from mmalign.config.temporal_schema import TemporalConfig
 from mmalign.errors import ConfigError
 
 # Checks the objectives together: raises ConfigError for a wrong name or option, else says what they read (`needs.py`).
 ObjectiveCheck = Callable[[Sequence[Mapping[str, Any]]], Collection[str]]
+
+_OTHER_THAN_TRAINING: dict[str, tuple[type[Section], str]] = {
+    "generate": (GenerateConfig, "generate"),
+    "temporal": (TemporalConfig, "pairs temporal"),
+}
+"""Recipes by name, and the verbs that run them; all others are trained."""
 
 
 def load(
@@ -52,7 +59,7 @@ def load_any(
     """Read a recipe of any kind, or of one; see `load`.
 
     Args:
-        schema: `RecipeConfig` or `GenerateConfig`; None takes the one that the key `recipe` names.
+        schema: `RecipeConfig`, `GenerateConfig` or `TemporalConfig`; None takes the one that the key `recipe` names.
 
     Raises:
         ConfigError: as `load`, and when the key `recipe` names another kind.
@@ -88,7 +95,7 @@ def json_schema() -> str:
 
 def _checked(document: Document, check_objectives: ObjectiveCheck | None, schema: type[Section] | None = None) -> Any:
     """Return the recipe that `document` holds, or raise with all its problems."""
-    named = GenerateConfig if document.values.get("recipe") == "generate" else RecipeConfig
+    named, _ = _kind(document)
     if schema is not None and named is not schema:
         _require(document, [_wrong_verb(document)])
     try:
@@ -102,9 +109,14 @@ def _checked(document: Document, check_objectives: ObjectiveCheck | None, schema
 
 def _wrong_verb(document: Document) -> Problem:
     """Return what is wrong with a recipe that is run by another verb than the one that was typed."""
-    name = document.values.get("recipe")
-    verb = "generate" if name == "generate" else "train"
+    name, (_, verb) = document.values.get("recipe"), _kind(document)
     return Problem(path=("recipe",), text=f"{name!r} is not run by this verb; run mmalign {verb}")
+
+
+def _kind(document: Document) -> tuple[type[Section], str]:
+    """Return the schema of a recipe, and the verb that runs it."""
+    name = document.values.get("recipe")
+    return _OTHER_THAN_TRAINING.get(name if isinstance(name, str) else "", (RecipeConfig, "train"))
 
 
 def _all_objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveCheck) -> list[Problem]:

@@ -11,6 +11,7 @@ from mmalign.config.load import load, load_any
 from mmalign.config.needs import unmet
 from mmalign.config.problems import dotted
 from mmalign.config.schema import RecipeConfig
+from mmalign.config.temporal_schema import TemporalConfig
 from mmalign.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RecipeConfig
 def load_generation(path: str | Path, overrides: Sequence[str] = ()) -> GenerateConfig:
     """Read and check a recipe that generates; see `load_recipe`."""
     return load_any(path, overrides, schema=GenerateConfig)
+
+
+def load_temporal(path: str | Path, overrides: Sequence[str] = ()) -> TemporalConfig:
+    """Read and check a recipe that makes temporal pairs; see `load_recipe`."""
+    return load_any(path, overrides, schema=TemporalConfig)
 
 
 def needs_of(specs: Sequence[Mapping[str, Any]]) -> frozenset[str]:

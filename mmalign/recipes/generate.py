@@ -12,38 +12,26 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 
 from mmalign.config.generate_schema import GenerateConfig
 from mmalign.config.media import data_root, media_limits, what_is_seen
-from mmalign.engine import fingerprint
-from mmalign.errors import CheckpointError, ConfigError
 from mmalign.formats.prompt import Prompt
 from mmalign.formats.store import completed, from_columns, write_jsonl
 from mmalign.generate.answers import Sampler
-from mmalign.generate.chat_requests import RequestForm
-from mmalign.generate.endpoint import Endpoint, Retries
-from mmalign.generate.hf import LocalSampler
-from mmalign.generate.paid_answers import Kept, Log, PaidAnswers
 from mmalign.generate.sampling import Sampling
-from mmalign.generate.server import ServerSampler
-from mmalign.recipes import built_in
+from mmalign.recipes.answering import fingerprint_of, processes_of, sampler_of
 from mmalign.recipes.generate_parts import Parts, part_of, refused_part
+from mmalign.recipes.resumable import open_or_resume
 from mmalign.sources.prompt_rows import read_prompts
 from mmalign.sources.quarantine import Quarantine, Refusal
 from mmalign.train import rundir
 from mmalign.train.prepare import facts_of_files
 from mmalign.train.progress import Counting
 from mmalign.train.rundir import RunDirectory
-
-_LONGEST_RUN = timedelta(days=30)
-"""How long processes that are done wait for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +59,10 @@ def run(config: GenerateConfig, *, resume: bool = False) -> GenerateResult | Non
         DataError: rows cannot be read, or too many are refused; what was generated is kept for --resume.
         ModelError: the model cannot be loaded, or the server refuses every request.
     """
-    uses_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    processes = PartialState(cpu=uses_cpu, timeout=_LONGEST_RUN)
+    processes = processes_of(config.generate.threads)
     place = RunDirectory(Path(config.generate.output_dir))
     if processes.is_main_process:
-        _open(config, place, resume=resume)
+        open_or_resume(place, config, _identity(config), key="generate.output_dir", made="answers", resume=resume)
     processes.wait_for_everyone()
     parts = Parts(place.root / "parts")
     settled = parts.settled()
@@ -84,30 +71,6 @@ def run(config: GenerateConfig, *, resume: bool = False) -> GenerateResult | Non
     _answer(config, place, processes, parts, settled, refused)
     processes.wait_for_everyone()
     return _finish(config, place, parts, refused) if processes.is_main_process else None
-
-
-def _open(config: GenerateConfig, place: RunDirectory, *, resume: bool) -> None:
-    """Make the run directory or find it again, and hold a continuation to the settings of its beginning."""
-    present = sorted(path.name for path in place.root.iterdir()) if place.root.is_dir() else []
-    if present and not resume:
-        raise ConfigError(
-            f"generate.output_dir {str(place.root)!r} is not empty (it holds {', '.join(present[:4])}); continue that "
-            "run with --resume, name another directory, or delete it"
-        )
-    if resume and not place.manifest.is_file():
-        raise CheckpointError(f"there is no run to resume in {place.root}; start it without --resume")
-    identity = json.loads(json.dumps(_identity(config)))
-    if resume:
-        before = json.loads(place.manifest.read_text(encoding="utf-8"))["identity"]
-        changed = sorted(name for name in identity if identity[name] != before.get(name))
-        if changed:
-            raise CheckpointError(
-                f"the run in {place.root} was begun with other {', '.join(changed)}; its answers would not belong "
-                "together: go on with what it was begun with, or name another directory"
-            )
-    place.root.mkdir(parents=True, exist_ok=True)
-    rundir.write_config(place, config)
-    rundir.write_manifest(place, {"identity": identity})
 
 
 def _identity(config: GenerateConfig) -> dict:
@@ -149,7 +112,7 @@ def _answer(
     how = {"n": config.generate.n, "sampling": Sampling(**config.sampling.model_dump()), "seed": config.generate.seed}
 
     def refuse(prompt: Prompt, error: Exception) -> None:
-        writer.write(refused_part(numbers.pop(prompt.id), prompt, error))
+        writer.write(asdict(refused_part(numbers.pop(prompt.id), prompt, error)))
 
     def rate() -> str:
         return f"{sampler.tokens_made / (time.monotonic() - began):,.0f} tokens/s"
@@ -158,45 +121,13 @@ def _answer(
         sampler = _sampler(config, place, processes, opened)
         writer = opened.enter_context(closing(parts.writer(processes.process_index)))
         for generated in counting.each(sampler.sample(mine(), on_refused=refuse, **how)):
-            writer.write(part_of(numbers.pop(generated.prompt.id), generated))
+            writer.write(asdict(part_of(numbers.pop(generated.prompt.id), generated)))
 
 
 def _sampler(config: GenerateConfig, place: RunDirectory, processes: PartialState, opened: ExitStack) -> Sampler:
     limits = media_limits(config.data, config.data.prompts)
-    if config.server is None:
-        if config.generate.threads is not None:
-            torch.set_num_threads(config.generate.threads)
-        model = config.model
-        sampler = LocalSampler.load(
-            built_in.start_of(model.path, place, processes, seed=config.generate.seed),
-            limits,
-            max_length=config.data.max_length,
-            device=processes.device,
-            answers_at_once=model.answers_at_once,
-            dtype=model.dtype,
-            attn_implementation=model.attn_implementation,
-            quantize=model.quantize,
-            trust_remote_code=model.trust_remote_code,
-        )
-        sampler.name = model.path
-        return sampler
-    server = config.server
-    if processes.num_processes > 1:
-        raise ConfigError("server: one process asks it; start without accelerate launch, and raise server.concurrency")
-    retries = Retries(attempts=server.attempts)
-    endpoint = Endpoint(server.url, key_name=server.api_key_env, timeout_s=server.timeout_s, retries=retries)
-    log = opened.enter_context(closing(Log(place.root / "requests.jsonl")))
-    if log.in_doubt:
-        print(f"{log.in_doubt} requests of the run before have no answer and are made again", flush=True)
-    kept = None if server.cache_dir is None else Kept(server.cache_dir)
-    form = RequestForm(
-        model=server.model,
-        max_request_bytes=int(server.max_request_mb * 10**6),
-        length_name=server.length_name,
-        logprobs=server.logprobs,
-    )
-    answers = PaidAnswers(endpoint, log=log, kept=kept)
-    return ServerSampler(answers, form, limits, concurrency=server.concurrency)
+    how = {"seed": config.generate.seed, "max_length": config.data.max_length}
+    return sampler_of(config.model, config.server, limits, place, processes, opened, **how)
 
 
 def _finish(config: GenerateConfig, place: RunDirectory, parts: Parts, refused: list[Refusal]) -> GenerateResult:
@@ -221,10 +152,8 @@ def _finish(config: GenerateConfig, place: RunDirectory, parts: Parts, refused: 
             file.write(json.dumps({"id": part.id, "samples": part.samples}, ensure_ascii=False) + "\n")
     count = write_jsonl(rows, (from_columns(part.row) for part in parts.each() if part.row is not None))
     manifest = {"identity": _identity(config), "rows": count, "refused": dict(quarantine.counts)}
-    if config.model is not None and place.start.is_dir():
-        manifest["model"] = fingerprint.of_model(str(place.start))
-    elif config.model is not None:
-        manifest["model"] = fingerprint.of_model(config.model.path)
+    if config.model is not None:
+        manifest["model"] = fingerprint_of(config.model, place)
     rundir.write_manifest(place, manifest)
     summary = f"{count} rows; answers: {quarantine.summary()}"
     look = (

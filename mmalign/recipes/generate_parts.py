@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmalign.errors import DataError, RowError
+from mmalign.errors import RowError
 from mmalign.formats.prompt import Prompt
-from mmalign.formats.store import json_line, to_line
+from mmalign.formats.store import to_line
 from mmalign.generate.answers import Generated
 from mmalign.generate.endpoint import NO_ANSWER
-from mmalign.generate.paid_answers import whole_lines
+from mmalign.recipes.stage_records import LineWriter
 from mmalign.sources.quarantine import Refusal
 
 
@@ -96,37 +96,13 @@ class Parts:
         for number in sorted(places):
             yield _at(*places[number])
 
-    def writer(self, rank: int) -> PartWriter:
-        """Return what appends to the file of one process."""
+    def writer(self, rank: int) -> LineWriter:
+        """Return what appends parts, as dicts, to the file of one process."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        return PartWriter(self.directory / f"rank-{rank}.jsonl")
+        return LineWriter(self.directory / f"rank-{rank}.jsonl")
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("rank-*.jsonl"))
-
-
-class PartWriter:
-    """Appends parts to a file, each visible as soon as it is written."""
-
-    def __init__(self, path: Path) -> None:
-        whole_lines(path)  # takes off what a killed run left unfinished
-        self._path, self._file = path, path.open("ab")
-
-    def write(self, part: Part) -> None:
-        """Append a part.
-
-        Raises:
-            DataError: the disk is full.
-        """
-        try:
-            self._file.write(json_line(asdict(part)).encode("utf-8") + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise DataError(f"cannot write {self._path}: {error.strerror or error}; free some space") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def _read(file: Path) -> Iterator[Part]:
