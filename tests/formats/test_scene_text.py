@@ -96,7 +96,10 @@ def test_a_real_scene_comes_back_to_the_byte(shared_data):
             lambda raw: raw["bounds_bottom"].append(RAW["bounds_bottom"][0]),
             "bounds_bottom[4]: corner of the floor stands twice",
         ),
-        (lambda raw: raw["bounds_bottom"].insert(0, raw["bounds_bottom"].pop(1)), "bounds_bottom: floor crosses itself"),
+        (
+            lambda raw: raw["bounds_bottom"].insert(0, raw["bounds_bottom"].pop(1)),
+            "bounds_bottom: floor crosses itself",
+        ),
         (
             lambda raw: raw.update(bounds_bottom=[[0, 0, 0], [1, 0, 0], [2, 0, 0]]),
             "bounds_bottom: floor",
