@@ -55,7 +55,13 @@ class _Plan:
 
 
 def paint_top(scene: Scene, size: tuple[int, int] = (420, 420), *, is_numbered: bool = True) -> Image.Image:
-    """Return the picture of a scene from above, width and height in pixels."""
+    """Return the picture of a scene from above, width and height in pixels.
+
+    Args:
+        scene: to be drawn.
+        size: of the picture.
+        is_numbered: whether objects have numbers and a line shows a metre; models need neither.
+    """
     large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
     picture = Image.new("RGB", large, BACKGROUND)
     plan, draw = _Plan(scene, large), ImageDraw.Draw(picture)
@@ -72,8 +78,8 @@ def paint_top(scene: Scene, size: tuple[int, int] = (420, 420), *, is_numbered: 
         _hatch(picture, [plan.at(np.array(part.exterior.coords)) for part in _parts(area)])
     picture = picture.resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
-    _draw_metre(draw, plan.px_per_m / SUPERSAMPLING, size)
     if is_numbered:
+        _draw_metre(draw, plan.px_per_m / SUPERSAMPLING, size)
         middles = plan.at([[item.pos[0], item.pos[2]] for item in scene.objects] or np.zeros((0, 2)))
         for k, (x, y) in enumerate(middles):
             _badge(draw, (x / SUPERSAMPLING, y / SUPERSAMPLING), k + 1)
