@@ -1,10 +1,10 @@
 """Ranked lists teach their order to a policy that chooses among twelve options, four of which are listed; three seeds.
 
-The bounds were set after seeing the outcome. Nulls, measured with this world and not asserted: knowpat is sft of the best
-(84, 87, 85 against 85, 87, 85%), and with a list_weight of 10 in place of 0.1 worse (73 to 78%): its weights follow the
-policy's own order. On a clean order pro is behind plackett_luce (89 to 91 against 95 to 97%). Where scores are off by as
-much as qualities differ, others turn: trpa 66, 81, 75, plackett_luce 74, 86, 82 and rrhf 79, 88, 80 against sft's 78, 84,
-78%; pro, which heeds small gaps little, 86, 88, 82%.
+The bounds were set after seeing the outcome. Nulls, measured with this world and not asserted: knowpat is sft of the
+best (84, 87, 85 against 85, 87, 85%), and with a list_weight of 10 in place of 0.1 worse (73 to 78%): its weights
+follow the policy's own order. On a clean order pro is behind plackett_luce (89 to 91 against 95 to 97%). Where scores
+are off by as much as qualities differ, others turn: trpa 66, 81, 75, plackett_luce 74, 86, 82 and rrhf 79, 88, 80
+against sft's 78, 84, 78%; pro, which heeds small gaps little, 86, 88, 82%.
 """
 
 from dataclasses import replace
