@@ -146,7 +146,10 @@ class Skeleton:
         if not needs_reference or model.precompute_reference:
             return 0
         if model.reference is not None and not (model.lora and model.reference == model.path):
-            return frozen_model(model.reference, self.recipe, self.dtype).weights
+            try:
+                return frozen_model(model.reference, self.recipe, self.dtype).weights
+            except ModelError:  # the result of an earlier stage, which is not there yet, has the shape of the policy
+                return sum(bytes_of(p) for p in self.policy.base.parameters() if not (model.lora and p.requires_grad))
         starts_bare = model.lora and (model.adapter is None or model.reference is not None)
         shares_all = starts_bare and model.reference_update is None
         return 0 if shares_all else sum(bytes_of(p) for p in self.policy.parameters() if p.requires_grad)

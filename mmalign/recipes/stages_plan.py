@@ -48,7 +48,10 @@ def run(recipe: RecipeConfig, *, memory_gb: float | None = None) -> tuple[Plan, 
 
 
 def _with_weights_at_hand(stage: Stage, stages: tuple[Stage, ...]) -> RecipeConfig:
-    """Return the stage's recipe with, in place of each stage's result, the model it began with: the same shape."""
+    """Return the stage's recipe with, in place of each stage's result, the model it began with: the same shape.
+
+    A reference stays as it is named, for whether it is the start decides what it shares.
+    """
     began_as = {stage.result: stage.recipe.model.path for stage in stages}
     began_as |= {stage.recipe.model.path: stage.merges[0] for stage in stages if stage.merges}
 
@@ -59,7 +62,7 @@ def _with_weights_at_hand(stage: Stage, stages: tuple[Stage, ...]) -> RecipeConf
         return paths
 
     model = stage.recipe.model
-    changes = at_hand(model, "path", "reference", "token_reward")
+    changes = at_hand(model, "path", "token_reward")
     if model.teacher is not None:
         changes["teacher"] = model.teacher.model_copy(update=at_hand(model.teacher, "path", "contrast"))
     return stage.recipe.model_copy(update={"model": model.model_copy(update=changes)})

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mmalign.config.stages import stages_of
 from mmalign.recipes import plan, stages_plan
 from mmalign.recipes.configuration import load_recipe
 from mmalign.recipes.train import run
@@ -39,6 +40,15 @@ def test_what_is_not_selected_is_counted(recipe, tmp_path, capsys):
     made, *_ = stages_plan.run(recipe(f"stages.0.{first}"))
     assert len(made.rows) == 8
     assert "not selected: 24 x difficulty below 8" in capsys.readouterr().out
+
+
+def test_models_that_are_results_of_earlier_stages_are_planned_by_their_shape(recipe):
+    """Neither is there yet: easiest's reward model is counted whole, and so is a reference that is no stage's start."""
+    easiest = stages_of(recipe(), "miniature/qwen2_5_vl")[0].result
+    rewarded = f"stages.2.model={{token_reward: {easiest}}}"
+    third = stages_plan.run(recipe(rewarded, "stages.2.objective=[{name: sail}]", "stages.2.reference=easiest"))[2]
+    bare = third.footprint.weights - third.footprint.gradients  # without the adapter, all that moves
+    assert third.footprint.token_reward == third.footprint.reference == bare > 0
 
 
 def test_a_recipe_without_stages_is_planned_as_ever(recipe):
