@@ -19,11 +19,11 @@ from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
 from mmalign.engine.views import View
-from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
+from mmalign.objectives.comparison import GroupFacts, PairIndex
 from mmalign.objectives.dense import REFERENCE_KL
 from mmalign.objectives.links import Link, logistic
 from mmalign.objectives.sequential_kl import divergences
-from mmalign.objectives.terms import Part, StepFacts
+from mmalign.objectives.terms import Comparing, StepFacts
 from mmalign.objectives.tokens import TokenRule, weighted
 from mmalign.objectives.weights import compared_weight, shared_weight
 from mmalign.pairs.ranking import rank_pairs
@@ -52,7 +52,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast(Part):
+class Contrast(Comparing):
     """Mean over groups of the mean over their pairs of  link(beta * sum of cells - shift).
 
     Args:
@@ -101,11 +101,11 @@ class Contrast(Part):
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: the weight of each group that has a pair."""
-        return compared_weight(self._index(facts), facts)
+        return compared_weight(self.compared(facts), facts)
 
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B]: the weighted mean of the pair losses of each group."""
-        index = self._index(facts)
+        index = self.compared(facts)
         losses = self.link(self.beta * self.margin(policy, reference, facts, index) - self.shift)
         return index.group_sums(shared_weight(index, facts) * losses)
 
@@ -128,13 +128,14 @@ class Contrast(Part):
         return total - self.kl_weight * (moved[:, WORSE] - moved[:, BETTER].detach())
 
     def rewards(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
-        """Return [P, 2]: beta (S - S_ref) of all pairs of `pairs` under the media of the row, detached."""
-        index = pair_index(facts, self.pairs)
+        """Return [P, 2]: beta (S - S_ref) of the compared pairs under the media of the row, detached."""
+        index = self.compared(facts)
         sums = index.sides(policy.sums())
         return self.beta * (sums - index.sides(reference.sums()) if self.needs_reference else sums).detach()
 
-    def _index(self, facts: GroupFacts) -> PairIndex:
-        index = pair_index(facts, self.pairs)
+    def compared(self, facts: GroupFacts) -> PairIndex:
+        """Return the pairs of `pairs`, without those that have the last response on a side where it stands apart."""
+        index = super().compared(facts)
         if not self.last_apart:
             return index
         kept = index.worse != _last(facts)[index.group]

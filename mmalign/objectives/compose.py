@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,7 +214,7 @@ class Objective:
                 return ObjectiveOutput(terms, None, metrics | (shown or likelihood_metrics(policy)))
             rewards = comparing.rewards(policy, reference, facts)
             return ObjectiveOutput(
-                terms, rewards, metrics | preference_metrics(comparing.pairs, rewards, policy, facts)
+                terms, rewards, metrics | preference_metrics(comparing.compared(facts), rewards, policy)
             )
 
     def _shown(
@@ -266,6 +266,7 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
         )
     parts: list[NamedPart] = []
     descriptions: list[str] = []
+    owners: dict[str, str] = {}
     for position, spec in enumerate(specs):
         given = dict(spec if isinstance(spec, Mapping) else spec.model_dump(exclude_unset=True))
         place = f"objective[{position}] " if len(specs) > 1 else ""
@@ -276,16 +277,28 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
         weight = _weight(given, where)
         renamed, called = _renamed(given, name, preset, where)
         options = read_options(preset.options, renamed, where, readers=readers_of, called=called)
-        label = _unused(preset.name, {named.name for named in parts})
-        parts += [NamedPart(label + suffix, weight * share, part) for suffix, share, part in preset.parts(options)]
+        made = _labelled(preset, options, set(owners))
+        parts += [NamedPart(name, weight * share, part) for name, share, part in made]
+        owners |= {name: preset.name for name, _, _ in made}
         descriptions.append(("" if weight == 1 else f"{weight:g} * ") + f"{preset.name}({described(options)})")
     objective = Objective(tuple(parts), " + ".join(descriptions))
     if objective.views and TEACHER_LOGPS in objective.dense:
-        raise ConfigError(
-            f"objective ({objective.description}) reads rows under changed media and a teacher's table, which holds "
-            "them as they are; train on the two one after the other (stages)"
-        )
+        raise ConfigError(_views_beside_table(objective, owners))
     return objective
+
+
+def _views_beside_table(objective: Objective, owners: Mapping[str, str]) -> str:
+    """Return that rows read in views cannot be set beside a teacher's table, by name of who reads what."""
+
+    def readers(reads: Callable[[Part], bool]) -> str:
+        return " + ".join(dict.fromkeys(owners[named.name] for named in objective.parts if reads(named.part)))
+
+    changed = "without their earlier turns" if any(view.forgets for view in objective.views) else "under changed media"
+    taught = readers(lambda part: TEACHER_LOGPS in part.dense)
+    return (
+        f"{readers(lambda part: bool(part.views))} reads rows {changed}, and {taught} a teacher's table, which holds "
+        "them as they are; train on the two one after the other (stages)"
+    )
 
 
 def _renamed(given: Mapping[str, Any], name: str, preset: Preset, where: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -312,6 +325,9 @@ def _weight(given: dict[str, Any], where: str) -> float:
     return float(weight)
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    candidates = [name] + [f"{name}_{number}" for number in range(2, len(taken) + 3)]
-    return next(candidate for candidate in candidates if candidate not in taken)
+def _labelled(preset: Preset, options: Any, taken: set[str]) -> list[tuple[str, float, Part]]:
+    """Return the parts of a preset under names that no part has yet: `dckd_nll`, then `dckd_2_nll`."""
+    made = preset.parts(options)
+    labels = [preset.name] + [f"{preset.name}_{number}" for number in range(2, len(taken) + 3)]
+    label = next(one for one in labels if not {one + suffix for suffix, _, _ in made} & taken)
+    return [(label + suffix, share, part) for suffix, share, part in made]

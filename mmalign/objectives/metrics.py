@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmalign.engine.logps import GroupLogps
-from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
+from mmalign.objectives.comparison import PairIndex
 
 _MOMENTS = ("moments/reward_length", "moments/reward_reward", "moments/length_length")
 _LARGEST_EXPONENT = 10.0
@@ -66,11 +66,11 @@ def derived(means: Mapping[str, float]) -> dict[str, float]:
     return plain
 
 
-def preference_metrics(pairing: str, rewards: Tensor, policy: GroupLogps, facts: GroupFacts) -> dict[str, Ratio]:
+def preference_metrics(pairs: PairIndex, rewards: Tensor, policy: GroupLogps) -> dict[str, Ratio]:
     """Return what is logged about the compared pairs; every group counts once, as the mean over its pairs.
 
     Args:
-        pairing: which pairs.
+        pairs: those that are compared.
         rewards: [P, 2], of the better and the worse response of each pair.
 
     Returns:
@@ -79,7 +79,6 @@ def preference_metrics(pairing: str, rewards: Tensor, policy: GroupLogps, facts:
         `lengths/rejected` (tokens), `lengths/chosen_longer` (share of pairs; one half for equal lengths), and the
         moments of which `derived` makes `rewards/length_correlation`.
     """
-    pairs = pair_index(facts, pairing)
     lengths = pairs.sides(policy.lengths().to(rewards.dtype))
     margin = rewards[:, 0] - rewards[:, 1]
     extra = lengths[:, 0] - lengths[:, 1]

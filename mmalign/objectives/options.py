@@ -130,7 +130,9 @@ OPTIONS: Mapping[str, Option] = {
     "epsilon": number("e, the probability that the target gives to the worse response", above=0, below=0.5),
     "sft_weight": number("weight of the likelihood of the best response", at_least=0),
     "normalise": choice("what the sum over the batch is divided by", ("token", "sequence")),
-    "f_divergence_type": choice("divergence that holds the policy to the reference", DIVERGENCES, neutral="reverse_kl"),
+    "f_divergence_type": choice(
+        "divergence that holds the policy to the reference", tuple(DIVERGENCES), neutral="reverse_kl"
+    ),
     "f_alpha_divergence_coef": number(
         "order of the alpha divergence; 1 is reverse KL", only_if=("f_divergence_type", "alpha_divergence")
     ),
@@ -173,7 +175,7 @@ OPTIONS: Mapping[str, Option] = {
     "threshold": number("by how much history must raise a token's probability for it to be owed to it", at_least=0),
     "owed_weight": number("weight of tokens that are owed to history; the others have 1 minus it", above=0, below=1),
     "history_weight": number("weight of the likelihood under what history adds to the logits", at_least=0),
-    "contrast": choice("how the media of the row are changed for the view that it is compared with", CONTRASTS),
+    "contrast": choice("how the media of the row are changed for the view that it is compared with", tuple(CONTRASTS)),
     "visual_weight": number("weight of the comparison with changed media", at_least=0),
     "visual_share": number("share of the comparison with changed media; the rest is dpo's", above=0, below=1),
     "anchor_weight": number("weight of the term that keeps the better response above the reference", at_least=0),

@@ -19,7 +19,7 @@ from mmalign.objectives.judged import (
     WinRateTargets,
 )
 from mmalign.objectives.links import BINARY, LOGISTIC, Both, Margin, Sides, scaled, square
-from mmalign.objectives.preset import PAIR, RATIO, SHAPED_RATIO, TOKENS, Preset, alone, free, ratio
+from mmalign.objectives.preset import DOUBT, PAIR, RATIO, SHAPE, SHAPED_RATIO, TOKENS, Preset, alone, free, ratio
 from mmalign.objectives.quantile import LowMargin
 from mmalign.objectives.score import Score, sequence_mean, sequence_sum
 from mmalign.objectives.sources import FusedSources, Surpass
@@ -67,7 +67,7 @@ _FUSED_DEPARTURES = (
     "The furthest source is found by log-probs, clipped and against the policy of the step; the paper speaks of a "
     "difference of probabilities.",
     "The authors' script passes an offset (5 per token, 300 on sums) that neither paper nor code explains; it is left "
-    "out, as is their variant for two chosen responses.",
+    "out, as are their variants for two chosen responses and with IPO's squared link.",
 )
 _ONE_ROUND = "One round on given rows; the paper samples anew and moves the reference between rounds."
 
@@ -151,6 +151,7 @@ NUMBER_PRESETS = (
         parts=lambda o: _exploring(o, Score(of=sequence_sum, reference=False)),
         departures=(
             "The offline term: the paper draws one response of the policy and one of the reference a step.",
+            "The logistic link alone; TRL's trainer also has IPO's.",
             "The number of the paper is from memory; the term is that of TRL's XPOTrainer.",
         ),
     ),
@@ -159,7 +160,7 @@ NUMBER_PRESETS = (
         says="DPO that believes a row as far as a second judge has its responses in the same order",
         source="Wang et al. 2024, arXiv:2410.12735",
         formula="-C log sigmoid(m) - (1 - C) log sigmoid(-m),  C = (tau + 1) / 2, tau: Kendall's of the two orders",
-        options={**SHAPED_RATIO, "pairs": "best_worst", "judge": "judge"},
+        options={**PAIR, "pairs": "best_worst", **TOKENS, **SHAPE, "judge": "judge"},
         parts=lambda o: alone(ratio(o, target=Consistency(o.judge))),
         departures=(
             "The second judge is a number of the rows; the paper takes the model of the round before.",
@@ -187,7 +188,7 @@ NUMBER_PRESETS = (
         source="Self-consistency of internal rewards 2025, arXiv:2502.08922",
         formula="-g log sigmoid(m) + consistency_weight (-P log sigmoid(m) - (1 - P) log sigmoid(-m)),  "
         "P = sigmoid(gap of judge), g = 1 where row, judge and m agree with confidence, else 0",
-        options={**PAIR, "judge": "judge", "confidence": 0.5, "consistency_weight": 1.0, **TOKENS},
+        options={**PAIR, "judge": "judge", "confidence": 0.5, "consistency_weight": 1.0, "ld_alpha": 1.0},
         parts=_scir,
         departures=(
             "Provisional: the paper's consistency loss was not at hand; this is the cross-entropy of the two opinions.",
@@ -200,7 +201,7 @@ NUMBER_PRESETS = (
         says="DPO on the pairs of a step that a peer finds easiest",
         source="Collaborative reward modelling 2025, arXiv:2505.10597",
         formula="-log sigmoid(m) over the selected_share of pairs whose gap between the peer's scores is largest",
-        options={**RATIO, "judge": "judge", "selected_share": 0.8},
+        options={**PAIR, **DOUBT, "ld_alpha": 1.0, "judge": "judge", "selected_share": 0.8},
         parts=lambda o: alone(ratio(o, weight=SelectedByPeer(o.judge, o.selected_share))),
         departures=(
             "Provisional: how the paper ties the share to the noise, and its form for DPO, were not at hand.",

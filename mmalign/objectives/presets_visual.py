@@ -58,7 +58,7 @@ def _v_dpo(o):
             Cell(response=response, weight=weight, reference=False),
             Cell(response=response, view=view, weight=-weight, reference=False, fixed=True),
         ]
-    guided = Contrast(cells=tuple(cells), beta=o.beta, pairs=o.pairs)
+    guided = Contrast(cells=tuple(cell for cell in cells if cell.weight), beta=o.beta, pairs=o.pairs)
     seen = (Cell(response=BETTER), Cell(response=BETTER, view=view, weight=-1, fixed=True))
     return _weighed(("", 1.0, guided), ("_visual", o.visual_weight, Contrast(cells=seen, beta=o.beta, pairs=o.pairs)))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from mmalign.engine.logps import GroupLogps
 from mmalign.engine.views import View
 from mmalign.formats.preference import Preference
-from mmalign.objectives.comparison import GroupFacts, pair_index
+from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
 from mmalign.objectives.metrics import Ratio
 from mmalign.objectives.weights import compared_weight
 from mmalign.pairs.ranking import rank_pairs
@@ -134,6 +134,10 @@ class Part(ABC):
 
 class Comparing(Part):
     """A part that compares pairs of responses; `pairs` says which."""
+
+    def compared(self, facts: GroupFacts) -> PairIndex:
+        """Return the pairs of a batch that it compares, and logs rewards of."""
+        return pair_index(facts, self.pairs)
 
     @abstractmethod
     def rewards(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:

@@ -168,6 +168,24 @@ def test_a_weight_of_0_leaves_a_term_and_its_view_out():
     ]
 
 
+def test_a_cell_that_weighs_nothing_is_not_computed():
+    plain = build([{"name": "v_dpo", "guidance": 1.0}])
+    assert plain.views == ()
+    assert [view.name for view in build([{"name": "v_dpo", "guidance": 1.0, "visual_weight": 1.0}]).views] == ["black"]
+    assert [view.name for view in build([{"name": "v_dpo"}]).views] == ["black"]
+
+
+@pytest.mark.parametrize("name", ["symmpo", "vista_dpo"])
+def test_the_last_response_is_no_side_of_the_pairs_whose_rewards_are_logged(name):
+    """Of the levels 0, 1, 2 the pair of the first two alone: R = +1 and -2, at beta 0.5."""
+    output = build([{"name": name, "beta": 0.5}])(POLICY, REFERENCE, TRIPLE)
+    assert output.rewards.tolist() == [[0.5, -1.0]]
+    shown = {name: (ratio.total / ratio.count).item() for name, ratio in output.metrics.items()}
+    assert shown["rewards/margins"] == pytest.approx(1.5)
+    assert shown["logps/rejected"] == pytest.approx(-5.0)
+    assert shown["lengths/rejected"] == 5.0
+
+
 def test_a_contrast_that_does_not_exist_is_refused():
     with pytest.raises(
         ConfigError, match="mdpo: option 'contrast' must be one of crop, noise, .*; did you mean 'crop'"
@@ -176,8 +194,10 @@ def test_a_contrast_that_does_not_exist_is_refused():
 
 
 def test_a_teacher_s_table_holds_no_views():
-    with pytest.raises(ConfigError, match="reads rows under changed media and a teacher's table, .*stages"):
+    with pytest.raises(ConfigError, match="mdpo reads rows under changed media, and dckd a teacher's table, .*stages"):
         build([{"name": "mdpo"}, {"name": "dckd"}])
+    with pytest.raises(ConfigError, match="nextquill reads rows without their earlier turns, and dckd a teacher's"):
+        build([{"name": "nextquill"}, {"name": "dckd"}])
 
 
 def test_views_have_the_names_of_what_is_done():

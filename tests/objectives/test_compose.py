@@ -1,5 +1,9 @@
 """Building an objective from a recipe, what it says about itself, and every mistake a recipe can make."""
 
+from dataclasses import fields, is_dataclass
+from functools import partial
+from types import FunctionType
+
 import pytest
 import torch
 from objectives.batches import facts_of, logps_of, random_batch
@@ -7,6 +11,7 @@ from objectives.batches import facts_of, logps_of, random_batch
 from mmalign.errors import ConfigError
 from mmalign.objectives.compose import build
 from mmalign.objectives.options import OPTIONS
+from mmalign.objectives.pairwise import PairRule
 from mmalign.objectives.presets import PRESETS
 
 
@@ -47,6 +52,54 @@ def test_counts_come_from_the_batch_alone():
 def test_the_same_preset_twice_gets_two_names():
     objective = build([{"name": "dpo", "beta": 0.1}, {"name": "dpo", "beta": 0.5}, {"name": "dpo", "beta": 0.9}])
     assert [named.name for named in objective.parts] == ["dpo", "dpo_2", "dpo_3"]
+
+
+def test_parts_have_names_of_their_own_where_a_preset_has_none_without_a_suffix():
+    names = [named.name for named in build([{"name": "dckd"}, {"name": "dckd", "chosen_weight": 0.0}]).parts]
+    assert names == ["dckd_chosen", "dckd_rejected", "dckd_nll", "dckd_2_rejected", "dckd_2_nll"]
+
+
+def described(value):
+    """Return what a part is made of, functions by what they hold, so that equal options give equal values."""
+    if is_dataclass(value):
+        return type(value).__name__, [(field.name, described(getattr(value, field.name))) for field in fields(value)]
+    if isinstance(value, partial):
+        return described(value.func), described(value.args), described(value.keywords)
+    if isinstance(value, FunctionType):
+        held = [described(cell.cell_contents) for cell in value.__closure__ or ()]
+        return value.__qualname__, held, described(value.__defaults__), described(value.__kwdefaults__)
+    if isinstance(value, PairRule):
+        return type(value).__name__, described(vars(value))
+    if isinstance(value, (tuple, list)):
+        return [described(one) for one in value]
+    return {key: described(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def another(name, value):
+    """Return a value of the option that is not `value`."""
+    candidates = (not value if isinstance(value, bool) else None, 0.25, 0.75, 2.0, 3, "another", ["another"])
+    words = [word.strip() for word in OPTIONS[name].rule.removeprefix("one of ").split(",")]
+    return next(one for one in (*candidates, *words) if one != value and OPTIONS[name].broken(one) is None)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_option_changes_what_a_preset_is_made_of(name):
+    def parts(**options):
+        made = build([{"name": name, **options}]).parts
+        return [(part.name, part.weight, described(part.part)) for part in made]
+
+    assert parts() == parts()
+    for option, value in PRESETS[name].options.items():
+        given = dict([OPTIONS[option].only_if]) if OPTIONS[option].only_if else {}
+        assert parts(**given, **{option: another(option, value)}) != parts(**given), option
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("cream", "label_smoothing"), ("crm", "use_weighting"), ("scir", "use_weighting")]
+)
+def test_an_option_whose_place_a_rule_takes_is_refused(name, option):
+    with pytest.raises(ConfigError, match=f"{name}: option '{option}' makes no sense here"):
+        build([{"name": name, option: 0.1}])
 
 
 def test_metrics_have_the_same_names_on_every_batch():
@@ -115,6 +168,8 @@ MISTAKES = [
     ([{"name": "dpo", "sft_weight": 1.0}], "'sft_weight' makes no sense here.*it is read by rpo, mpo, cpo"),
     ([{"name": "sft", "beta": 0.1}], "'beta' makes no sense here.*it is read by dpo, cdpo, .*, \\.\\.\\."),
     ([{"name": "dpo", "pairs": "best-worst"}], "option 'pairs' must be one of all.*did you mean 'best_worst'"),
+    ([{"name": "mdpo", "contrast": ["crop"]}], r"option 'contrast' must be one of crop, .*got \['crop'\]"),
+    ([{"name": "dpo", "f_divergence_type": ["reverse_kl"]}], "option 'f_divergence_type' must be one of reverse_kl"),
     ([{"name": "dpo", "weight": 0}], "option 'weight' must be a number above 0.*to switch it off, remove it"),
 ]
 
