@@ -105,11 +105,8 @@ def run_until(path: Path, stage: str, resume: bool) -> None:
     run(path, resume=resume)
 
 
-def test_killed_at_every_stage_and_resumed_is_as_if_nothing_had_happened(tmp_path, written):
-    (tmp_path / "videos").mkdir()
-    for name in ("a.mp4", "b.mp4", "c.mp4"):
-        film(tmp_path / "videos" / name, 4)
-    path, straight = written("run"), written("straight")
+def require_same_after_kills(tmp_path: Path, path: Path, straight: Path) -> None:
+    """Run once straight, and once killed in the middle of every stage; both must say the same, and nothing twice."""
     run(straight)
     for number, stage in enumerate(STAGES):
         process = multiprocessing.get_context("fork").Process(target=run_until, args=(path, stage, number > 0))
@@ -126,6 +123,19 @@ def test_killed_at_every_stage_and_resumed_is_as_if_nothing_had_happened(tmp_pat
     assert len(rows) >= 3 and rows == texts(tmp_path / "straight")
     run(path, resume=True)
     assert texts(tmp_path / "run") == rows
+
+
+def test_killed_at_every_stage_and_resumed_is_as_if_nothing_had_happened(tmp_path, written):
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        film(tmp_path / "videos" / name, 4)
+    require_same_after_kills(tmp_path, written("run"), written("straight"))
+
+
+@pytest.mark.slow
+def test_the_same_on_real_videos(tmp_path, written, shared_data):
+    how = {"data": {"videos": str(shared_data / "video")}, "shots": {"split_longer_than_s": 2.5}}
+    require_same_after_kills(tmp_path, written("run", **how), written("straight", **how))
 
 
 def told_by_numbers(number: int, body: dict):
