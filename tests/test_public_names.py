@@ -113,7 +113,7 @@ OPTIONS_OF_OBJECTIVES = (
     "threshold owed_weight history_weight"
 )
 ROW_FORMATS = (
-    "mmalign swift llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
+    "mmalign swift scene llava rlhf_v mdpo mm_rlhf_ranked align_anything ranked vistadpo mm_rlhf llava_hound "
     "alpaca sharegpt layout_tokens layout trl"
 )
 WRITTEN_FORMATS = "mmalign trl sharegpt swift"

@@ -17,7 +17,7 @@ from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.store import write_jsonl
-from mmalign.miniature import event_rows, layout_rows, shapes
+from mmalign.miniature import event_rows, layout_rows, scene_rows, shapes
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "configs" / "miniature"
 SEED = 2026
@@ -85,15 +85,17 @@ def with_wrong_colours(scene: shapes.Scene) -> shapes.Scene:
 
 
 def main() -> None:
-    """Write training and held-out rows of pictures, of clips and of posters."""
+    """Write training and held-out rows of pictures, of clips, of posters and of rooms."""
     rng = np.random.default_rng(SEED)
     for number, (name, count) in enumerate((("train", 64), ("held_out", 16))):
         clips = event_rows.draw_inline_reel(f"events_{name}", count, seed=SEED + number)
         posters = layout_rows.draw_inline_wall(f"posters_{name}", count, seed=SEED + number, form="json")
+        rooms = scene_rows.draw_house(f"rooms_{name}", count, seed=SEED + number, is_shown=True)
         for world, made in (
             ("corners", rows(count, name, rng)),
             ("events", event_rows.comparisons(clips, "mixed", seed=SEED + number)),
             ("posters", layout_rows.comparisons(posters, seed=SEED + number)),
+            ("rooms", scene_rows.comparisons(rooms, seed=SEED + number)),
         ):
             path = DIRECTORY / f"{world}_{name}.jsonl"
             print(f"{path.name}: {write_jsonl(path, made)} rows")

@@ -76,13 +76,15 @@ def measure(place: Path, *, seed: int, threads: int, runs: Sequence[Run] = CONTI
     torch.set_num_threads(threads)
     ledger.do("world", "Drawing posters and writing rows", lambda: _write_world(place, seed))
     ledger.do(
-        "sft", f"Training {FIRST.title}", lambda: _train(layout_runs.write(place, FIRST, seed=seed, threads=threads))
+        "sft",
+        f"Training {FIRST.title}",
+        lambda: train_recipe(layout_runs.write(place, FIRST, seed=seed, threads=threads)),
     )
     ledger.do("judged rows", "Judging samples of it", lambda: _write_judged(place, seed))
     for run in runs:
         recipe = layout_runs.write(place, run, seed=seed, threads=threads)
-        ledger.do(run.name, f"Training {run.name}: {run.title}", lambda recipe=recipe: _train(recipe))
-    held_out = layout_rows.draw_wall("held_out", HELD_OUT_POSTERS, place, seed=_seed(seed, 3))
+        ledger.do(run.name, f"Training {run.name}: {run.title}", lambda recipe=recipe: train_recipe(recipe))
+    held_out = layout_rows.draw_wall("held_out", HELD_OUT_POSTERS, place, seed=stream_seed(seed, 3))
     walls = {"held_out": held_out, EXCHANGED: layout_rows.with_pictures_exchanged(held_out)}
     for run in (FIRST, *runs):
         for name, wall in _asked(run, walls).items():
@@ -108,20 +110,20 @@ def _settings(seed: int, threads: int) -> dict[str, Any]:
     }
 
 
-def _seed(seed: int, stream: int) -> int:
+def stream_seed(seed: int, stream: int) -> int:
     """Return a seed for one of the independent streams of a run; streams of different runs differ too."""
     return seed * 1000 + stream
 
 
 def _write_world(place: Path, seed: int) -> None:
     """Write the pictures, the rows of the recipes that need no model, and the model as it starts."""
-    learned = layout_rows.draw_wall("learned", LEARNED_POSTERS, place, seed=_seed(seed, 1))
+    learned = layout_rows.draw_wall("learned", LEARNED_POSTERS, place, seed=stream_seed(seed, 1))
     fresh = _fresh(place, seed)
     rows = {
-        "annotator": layout_rows.demonstrations(learned, biased=True, seed=_seed(seed, 4)),
-        "annotator_fresh": layout_rows.demonstrations(fresh, biased=True, seed=_seed(seed, 5)),
-        "truth_fresh": layout_rows.demonstrations(fresh, biased=False, seed=_seed(seed, 5)),
-        "worsened": layout_rows.comparisons(fresh, seed=_seed(seed, 6)),
+        "annotator": layout_rows.demonstrations(learned, biased=True, seed=stream_seed(seed, 4)),
+        "annotator_fresh": layout_rows.demonstrations(fresh, biased=True, seed=stream_seed(seed, 5)),
+        "truth_fresh": layout_rows.demonstrations(fresh, biased=False, seed=stream_seed(seed, 5)),
+        "worsened": layout_rows.comparisons(fresh, seed=stream_seed(seed, 6)),
     }
     for name, made in rows.items():
         store.write_jsonl(place / "rows" / f"{name}.jsonl", made)
@@ -131,10 +133,10 @@ def _write_world(place: Path, seed: int) -> None:
 
 
 def _fresh(place: Path, seed: int) -> Wall:
-    return layout_rows.draw_wall("fresh", FRESH_POSTERS, place, seed=_seed(seed, 2))
+    return layout_rows.draw_wall("fresh", FRESH_POSTERS, place, seed=stream_seed(seed, 2))
 
 
-def _train(recipe: Path) -> None:
+def train_recipe(recipe: Path) -> None:
     """Run a recipe file as `mmalign train` does, in place of what a stopped run left."""
     config = load_recipe(recipe)
     shutil.rmtree(config.train.output_dir, ignore_errors=True)
@@ -145,7 +147,7 @@ def _write_judged(place: Path, seed: int) -> None:
     """Sample layouts of the first model and write the rows that the judge makes of them."""
     fresh = _fresh(place, seed)
     samples = [
-        _answers(place, FIRST, layout_rows.prompts(fresh), SAMPLED, seed=_seed(seed, 100 * (k + 1)))
+        _answers(place, FIRST, layout_rows.prompts(fresh), SAMPLED, seed=stream_seed(seed, 100 * (k + 1)))
         for k in range(CANDIDATES)
     ]
     rows = layout_rows.judged(fresh, list(zip(*samples, strict=True)))
@@ -200,33 +202,37 @@ def _judged(place: Path, runs: Sequence[Run], walls: Mapping[str, Wall]) -> dict
         for run in [run for run in (FIRST, *runs) if name in _asked(run, walls)]:
             answers = json.loads((place / "answers" / f"{run.name}.{name}.json").read_text())
             after = values(wall, answers)
-            facts: dict[str, Any] = {"title": run.title, "levels": _levels(after)}
+            facts: dict[str, Any] = {"title": run.title, "levels": levels(after, _AMONG_READ)}
             if before is not None:
-                facts["change"] = _changes(before, after)
+                facts["change"] = changes(before, after, _AMONG_READ)
             before = before if before is not None else after
             found[name][run.name] = facts
     return found
 
 
-def _levels(told: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def levels(told: Mapping[str, np.ndarray], among_read: Sequence[str]) -> dict[str, Any]:
+    """Return every figure with its 95% interval; those `among_read` are means over answers that can be read."""
     read = told["read"]
     return {
-        name: asdict(bootstrap.ratio(array, read) if name in _AMONG_READ else bootstrap.mean(array))
+        name: asdict(bootstrap.ratio(array, read) if name in among_read else bootstrap.mean(array))
         for name, array in told.items()
-        if name not in _AMONG_READ or read.any()
+        if name not in among_read or read.any()
     }
 
 
-def _changes(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def changes(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], among_read: Sequence[str]
+) -> dict[str, Any]:
+    """Return the paired change of every figure with its 95% interval."""
     both_read = before["read"].any() and after["read"].any()
     return {
         name: asdict(
             bootstrap.paired_ratio((before[name], before["read"]), (after[name], after["read"]))
-            if name in _AMONG_READ
+            if name in among_read
             else bootstrap.paired(before[name], after[name])
         )
-        for name in FIGURES
-        if name not in _AMONG_READ or both_read
+        for name in after
+        if name not in among_read or both_read
     }
 
 
@@ -235,19 +241,20 @@ def table(summary: Mapping[str, Any]) -> str:
     lines = ["| model | read | overlap | change | alignment | change | occluded | mean IoU | exact |", "|" + "---|" * 9]
     for facts in summary["held_out"].values():
         level, change = facts["levels"], facts.get("change", {})
-        cells = [_share(level, "read"), _share(level, "overlap"), _share(change, "overlap", "+")]
-        cells += [_share(level, "alignment", digits=1), _share(change, "alignment", "+", digits=1)]
-        cells += [_share(level, figure) for figure in ("occluded", "mean_iou", "exact")]
+        cells = [share(level, "read"), share(level, "overlap"), share(change, "overlap", "+")]
+        cells += [share(level, "alignment", digits=1), share(change, "alignment", "+", digits=1)]
+        cells += [share(level, figure) for figure in ("occluded", "mean_iou", "exact")]
         lines.append(f"| {facts['title']} | {' | '.join(cells)} |")
     for name, facts in summary[EXCHANGED].items():
         level = facts["levels"]
-        cells = [_share(level, "read"), _share(level, "overlap"), "", _share(level, "alignment", digits=1), ""]
-        cells += [_share(level, figure) for figure in ("occluded", "mean_iou", "exact")]
+        cells = [share(level, "read"), share(level, "overlap"), "", share(level, "alignment", digits=1), ""]
+        cells += [share(level, figure) for figure in ("occluded", "mean_iou", "exact")]
         lines.append(f"| {name}: another's picture, truths of before | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _share(figures: Mapping[str, Mapping[str, float]], name: str, sign: str = "", digits: int = 0) -> str:
+def share(figures: Mapping[str, Mapping[str, float]], name: str, sign: str = "", digits: int = 0) -> str:
+    """Return a figure in % with its interval, nothing where there is none."""
     if name not in figures:
         return ""
     mean, low, high = (format(100 * figures[name][part], f"{sign}.{digits}f") for part in ("mean", "low", "high"))

@@ -9,8 +9,7 @@ and its output.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -18,25 +17,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from mmalign.engine.adapters import is_adapter, model_behind
 from mmalign.engine.families import backbone_of
-from mmalign.engine.load import DTYPES, has_vision, load_config
-from mmalign.engine.logps import KEPT_LOGITS_BYTES
+from mmalign.engine.footprint_head import Head
+from mmalign.engine.footprint_models import bytes_of, frozen_model, held_bytes, quiet, shaped
+from mmalign.engine.load import DTYPES, load_config
 from mmalign.engine.parts import part_of
 from mmalign.engine.policy import Policy, make_policy
-from mmalign.engine.tiles import TILE_BYTES
 from mmalign.errors import ModelError
 
 if TYPE_CHECKING:
     from mmalign.config.schema import RecipeConfig
 
-# bitsandbytes: 4 bits and a scale per 64 weights; 8 bits and a scale per row.
-_BYTES_PER_QUANTIZED_WEIGHT = {"4bit": 0.53, "8bit": 1.0}
 _ADAM_STATES = 2
-# Gradients of the widest activations that exist at the same time while one layer goes backward.
-_GRADIENTS_IN_FLIGHT = 3
+LIVE_ACTIVATIONS = 3
+"""Of the widest activations, how many exist at the same time inside one layer; going backward, their gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +67,7 @@ class Footprint:
     gradients: int
     optimiser: int
     reference: int
+    token_reward: int
     activations: int
     head: int
     gradients_in_flight: int
@@ -103,27 +100,25 @@ class Skeleton:
                 f"{model_behind(model_path)} and the adapter's rank in model.lora"
             )
         self.config = load_config(model_path, recipe.model.trust_remote_code)
-        with torch.device("meta"), _quiet():
+        with torch.device("meta"), quiet():
             self.policy = self._build()
         with self.mode:
             _make_fake(self.policy)
 
     def _build(self) -> Policy:
-        model_config, loader = self.recipe.model, AutoModelForCausalLM
-        if has_vision(self.config):
-            loader = AutoModelForImageTextToText
-        model: nn.Module = loader.from_config(
-            self.config,
-            dtype=self.dtype,
-            attn_implementation=model_config.attn_implementation,
-            trust_remote_code=model_config.trust_remote_code,
-        )
-        return make_policy(model.train(), engine=self.recipe.engine, lora=model_config.lora, freeze=model_config.freeze)
+        model = self.recipe.model
+        base = shaped(self.config, self.recipe, self.dtype)
+        return make_policy(base.train(), engine=self.recipe.engine, lora=model.lora, freeze=model.freeze)
 
-    def footprint(self, shape: BatchShape, *, needs_reference: bool) -> Footprint:
-        """Return the peak of a step whose largest forward pass has `shape`."""
+    def footprint(self, shape: BatchShape, *, needs_reference: bool, reads: Collection[str] = ()) -> Footprint:
+        """Return the peak of a step whose largest forward pass has `shape`.
+
+        Args:
+            reads: names of what the objective reads of tokens beside log-probs (`token_terms.py`).
+        """
+        head = self._head()
         train = self.recipe.train
-        trained = sum(_bytes(p) for p in self.policy.parameters() if p.requires_grad)
+        trained = sum(bytes_of(p) for p in self.policy.parameters() if p.requires_grad)
         activations = self._decoder_bytes(shape) + self._vision_bytes(shape)
         widest = max(module.out_features for module in self._linears("language"))
         return Footprint(
@@ -131,19 +126,16 @@ class Skeleton:
             gradients=trained,
             optimiser=_ADAM_STATES * trained,
             reference=self._reference_bytes(needs_reference),
+            token_reward=self._token_reward_bytes(),
             activations=activations,
-            head=self._head_bytes(shape),
-            gradients_in_flight=_GRADIENTS_IN_FLIGHT * shape.rows * shape.columns * widest * self.activation_bytes,
+            head=head.logps_bytes(shape) + head.reads_bytes(shape, reads, self.recipe.model.teacher),
+            gradients_in_flight=LIVE_ACTIVATIONS * shape.rows * shape.columns * widest * self.activation_bytes,
             overlap=0 if train.gradient_accumulation_steps > 1 else -min(trained, activations),
         )
 
     def _weights_bytes(self) -> int:
-        rate = _BYTES_PER_QUANTIZED_WEIGHT.get(self.recipe.model.quantize or "")
-        if rate is None:
-            return sum(_bytes(parameter) for parameter in self.policy.parameters())
-        quantized = {id(module.weight): module.weight for module in self._linears() if not module.weight.requires_grad}
-        others = sum(_bytes(p) for p in self.policy.parameters() if id(p) not in quantized)
-        return others + int(sum(weight.numel() for weight in quantized.values()) * rate)
+        frozen = (module for module in self._linears() if not module.weight.requires_grad)
+        return held_bytes(self.policy, frozen, self.recipe.model.quantize)
 
     def _reference_bytes(self, needs_reference: bool) -> int:
         """A frozen copy holds what moves, an adapter that follows too; another model is taken to share nothing.
@@ -154,10 +146,15 @@ class Skeleton:
         if not needs_reference or model.precompute_reference:
             return 0
         if model.reference is not None and not (model.lora and model.reference == model.path):
-            return sum(_bytes(parameter) for parameter in self.policy.base.parameters())
+            return frozen_model(model.reference, self.recipe, self.dtype).weights
         starts_bare = model.lora and (model.adapter is None or model.reference is not None)
         shares_all = starts_bare and model.reference_update is None
-        return 0 if shares_all else sum(_bytes(p) for p in self.policy.parameters() if p.requires_grad)
+        return 0 if shares_all else sum(bytes_of(p) for p in self.policy.parameters() if p.requires_grad)
+
+    def _token_reward_bytes(self) -> int:
+        """A second frozen model, taken to share nothing with the policy."""
+        path = self.recipe.model.token_reward
+        return 0 if path is None else frozen_model(path, self.recipe, self.dtype).weights
 
     def _decoder_bytes(self, shape: BatchShape) -> int:
         """What autograd keeps of the text decoder; with checkpointing every layer's input and one layer's whole.
@@ -203,25 +200,21 @@ class Skeleton:
             width = width // layers + layers * vision.hidden_size
         return patches * width * self.activation_bytes
 
-    def _head_bytes(self, shape: BatchShape) -> int:
-        """Kept logits or tiles, hidden states of the scored tokens, and the head's gradient before it is added up."""
-        text = self.config.get_text_config()
-        logits = 4 * shape.response_tokens * text.vocab_size
-        kept = logits if logits <= KEPT_LOGITS_BYTES else 0
-        hidden = 4 * text.hidden_size * (2 * shape.response_tokens + shape.rows * shape.columns)
+    def _head(self) -> Head:
         head = self.policy.base.get_output_embeddings()
-        weight_gradient = _bytes(head.weight) if head.weight.requires_grad else 0
-        return kept + 2 * min(logits, TILE_BYTES) + hidden + weight_gradient
+        text = self.config.get_text_config()
+        return Head(
+            width=text.hidden_size,
+            vocabulary=text.vocab_size,
+            gradient=bytes_of(head.weight) if head.weight.requires_grad else 0,
+            state_bytes=self.activation_bytes,
+        )
 
     def _linears(self, part: str | None = None) -> Iterator[nn.Linear]:
         for name, module in self.policy.base.named_modules():
             is_part = part is None or part_of(name, self.policy.family) == part
             if isinstance(module, nn.Linear) and is_part and module is not self.policy.base.get_output_embeddings():
                 yield module
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _make_fake(root: nn.Module) -> None:
@@ -266,17 +259,3 @@ def _saved_bytes(module: nn.Module) -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         yield saved
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the engine from announcing a model that is only thought of."""
-    loggers = [logging.getLogger(name) for name in ("mmalign", "transformers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -101,6 +101,11 @@ class TeacherTable(TokenTable):
         )
 
 
+def bytes_per_token(top_k: int, contrasted: bool) -> int:
+    """Return what a table takes on disk of every response token."""
+    return sum(column.bytes_per_token for column in _columns(top_k, contrasted))
+
+
 def _columns(top_k: int, contrasted: bool) -> tuple[Column, ...]:
     numbers = ("teacher", "contrast") if contrasted else ("teacher",)
     return Column("ids", top_k, "int32"), *(Column(name, top_k + 1) for name in numbers)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mmalign.formats.media import MediaRef
 from mmalign.formats.preference import Preference, Response
-from mmalign.modalities import layout
+from mmalign.modalities import layout, scene
 
 
 class AnswerKind(NamedTuple):
@@ -34,6 +34,7 @@ class AnswerKind(NamedTuple):
 
 ANSWERS: dict[str, AnswerKind] = {
     "layout": AnswerKind(layout.asks_for, layout.load, layout.check, layout.render, layout.perturb),
+    "scene": AnswerKind(scene.asks_for, scene.load, scene.check, scene.render, scene.perturb),
 }
 
 

@@ -71,7 +71,7 @@ def _overlap(boxes: Boxes, placed: list[int], rng: np.random.Generator, strength
     mover, target = rng.choice(placed, size=2, replace=False)
     start = boxes[mover]
     across, down = (b - a for a, b in zip(start.centre, boxes[target].centre, strict=True))
-    share = _first_share(lambda part: _covered(_moved(start, part * across, part * down), boxes[target]), strength)
+    share = first_share(lambda part: _covered(_moved(start, part * across, part * down), boxes[target]), strength)
     boxes[mover] = _moved(start, share * across, share * down)
 
 
@@ -116,11 +116,11 @@ def _out(boxes: Boxes, placed: list[int], rng: np.random.Generator, strength: fl
         inside = geometry.intersections(shifted, geometry.as_edges([canvas]))[0, 0]
         return float(1 - inside / geometry.areas(shifted)[0])
 
-    share = _first_share(outside, strength)
+    share = first_share(outside, strength)
     boxes[k] = _moved(box, share * across, share * down)
 
 
-def _first_share(reached: Callable[[float], float], goal: float) -> float:
+def first_share(reached: Callable[[float], float], goal: float) -> float:
     """Return about the smallest share of a way (0 to 1) at which `reached`, which grows along it, is `goal`."""
     if reached(0.0) >= goal:
         return 0.0

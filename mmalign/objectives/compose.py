@@ -207,6 +207,7 @@ class Objective:
         metrics = {f"loss/{term.name}": Ratio(term.values.detach().sum(), term.counts.sum()) for term in terms}
         with torch.no_grad():
             metrics |= divergence_metrics(policy, reference, facts.response_mask) if self.needs_reference else {}
+            metrics |= self._histograms(policy, reference, facts, step)
             comparing = next((named.part for named in self.parts if named.part.pairs is not None), None)
             if comparing is None:
                 shown = self._shown(policy, reference, facts, step)
@@ -227,6 +228,19 @@ class Objective:
         told = ((named.part, step.get(named.name, StepFacts())) for named in self.parts)
         found = (part.metrics(policy, reference, facts, known) for part, known in told)
         return next((metrics for metrics in found if metrics), {})
+
+    def _histograms(
+        self,
+        policy: GroupLogps,
+        reference: GroupLogps | None,
+        facts: GroupFacts,
+        step: Mapping[str, StepFacts],
+    ) -> dict[str, Ratio]:
+        """Return of each histogram that of the first part that has it."""
+        found: dict[str, Ratio] = {}
+        for named in reversed(self.parts):
+            found |= named.part.histograms(policy, reference, facts, step.get(named.name, StepFacts()))
+        return found
 
     def _lonely_step(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> dict[str, StepFacts]:
         surveys, memory = self.survey(policy, reference, facts), self.first_memory()

@@ -87,12 +87,12 @@ def preference_metrics(pairing: str, rewards: Tensor, policy: GroupLogps, facts:
     moments = zip(_MOMENTS, (margin * extra, margin * margin, extra * extra), strict=True)
     return {
         **_sides("rewards", rewards, pairs),
-        "rewards/margins": _group_mean(margin, pairs),
-        "rewards/accuracies": _group_mean((margin > 0).to(rewards.dtype), pairs),
+        "rewards/margins": group_mean(margin, pairs),
+        "rewards/accuracies": group_mean((margin > 0).to(rewards.dtype), pairs),
         **_sides("logps", pairs.sides(policy.sums().detach()), pairs),
         **_sides("lengths", lengths, pairs),
-        "lengths/chosen_longer": _group_mean(longer, pairs),
-        **{name: _group_mean(moment, pairs) for name, moment in moments},
+        "lengths/chosen_longer": group_mean(longer, pairs),
+        **{name: group_mean(moment, pairs) for name, moment in moments},
     }
 
 
@@ -131,12 +131,13 @@ def _selected_mean(values: Tensor, where: Tensor) -> Ratio:
 
 def _sides(name: str, value: Tensor, pairs: PairIndex) -> dict[str, Ratio]:
     return {
-        f"{name}/chosen": _group_mean(value[:, 0], pairs),
-        f"{name}/rejected": _group_mean(value[:, 1], pairs),
+        f"{name}/chosen": group_mean(value[:, 0], pairs),
+        f"{name}/rejected": group_mean(value[:, 1], pairs),
     }
 
 
-def _group_mean(values: Tensor, pairs: PairIndex) -> Ratio:
+def group_mean(values: Tensor, pairs: PairIndex) -> Ratio:
+    """Return the mean of `values` [P] over groups that have a pair, each the mean over its pairs."""
     compared = pairs.per_group > 0
     means = pairs.group_sums(values) / pairs.per_group.clamp(min=1)
     return Ratio(means.sum(), compared.sum().to(values.dtype))

@@ -12,7 +12,9 @@ from torch import Tensor
 from mmalign.engine.logps import GroupLogps
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
+from mmalign.objectives.histograms import BETA_FACTORS, TARGETS, WEIGHTS
 from mmalign.objectives.links import Comparison
+from mmalign.objectives.metrics import Ratio
 from mmalign.objectives.score import Score
 from mmalign.objectives.targets import CERTAIN
 from mmalign.objectives.terms import Comparing, Memory, StepFacts
@@ -206,6 +208,20 @@ class Pairwise(Comparing):
         if self.shift is not None:
             pairs = replace(pairs, scores=pairs.scores - self.shift(pairs))
         return pairs
+
+    def histograms(
+        self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts
+    ) -> dict[str, Ratio]:
+        """Return how weights, targets and factors of beta are spread, of each that a rule finds pair by pair."""
+        found = ((WEIGHTS, self.weight), (TARGETS, self.target), (BETA_FACTORS, self.factor))
+        ruled = [(histogram, rule) for histogram, rule in found if isinstance(rule, PairRule)]
+        if not ruled:
+            return {}
+        pairs = self.compare(policy, reference, facts, step)
+        # A factor is found before it is applied.
+        plain = pairs if self.factor is None else self._scored(self.score, policy, reference, facts, step)
+        values = ((histogram, rule(plain if rule is self.factor else pairs)) for histogram, rule in ruled)
+        return {name: ratio for histogram, one in values for name, ratio in histogram.of(one, pairs.index).items()}
 
     def losses(self, pairs: Pairs) -> Tensor:
         """Return [P], unweighted: q right + (1 - q) wrong."""

@@ -133,6 +133,7 @@ RATIO_PRESETS = (
         departures=(
             "Spans weigh tokens under every objective; this is dpo under the paper's name.",
             "Spans are found in the tokens by character offsets; the authors tokenise sentence by sentence.",
+            "The number of the paper is unverified.",
         ),
     ),
     Preset(

@@ -113,6 +113,12 @@ class Part(ABC):
         """Return what it shows beside its loss where nothing of the objective compares pairs; mostly nothing."""
         return {}
 
+    def histograms(
+        self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts
+    ) -> dict[str, Ratio]:
+        """Return how what it finds for every pair is spread (`histograms.py`); mostly nothing."""
+        return {}
+
     def survey(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor | None:
         """Return [n, C] float64 without gradient, what the step shall know of this micro-batch; None for nothing."""
         return None

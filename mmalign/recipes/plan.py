@@ -25,6 +25,7 @@ from mmalign.objectives.compose import Objective, build
 from mmalign.recipes import training
 from mmalign.recipes.plan_changes import RUNTIME_BYTES, Change, changes_until_it_fits
 from mmalign.recipes.plan_report import print_plan
+from mmalign.recipes.plan_teacher import TeacherPlan, plan_teacher
 from mmalign.train.rows import COLUMNS, PreparedRows
 from mmalign.train.rundir import RunDirectory
 from mmalign.train.sampler import StepSampler
@@ -84,6 +85,7 @@ class Plan:
         memory_bytes: what the device has, and what it is.
         decoders: processes that decode videos beside it.
         changes: what to change, in order, until it fits; empty when it does.
+        teacher: what asking one takes beforehand; None without.
     """
 
     recipe: RecipeConfig
@@ -94,6 +96,7 @@ class Plan:
     memory_bytes: tuple[int, str]
     decoders: Decoders
     changes: tuple[Change, ...]
+    teacher: TeacherPlan | None = None
 
 
 def run(recipe: RecipeConfig, *, memory_gb: float | None = None) -> Plan:
@@ -169,14 +172,16 @@ def _judge(
     objective: Objective,
     memory: tuple[int, str],
 ) -> Plan:
-    footprint = skeleton.footprint(batches.largest, needs_reference=objective.needs_reference)
+    teacher = plan_teacher(recipe, rows, start, batches.largest)
+    reads = {"needs_reference": objective.needs_reference, "reads": objective.dense}
+    footprint = skeleton.footprint(batches.largest, **reads)
     changes = changes_until_it_fits(
         recipe,
         start,
         batches.largest,
         footprint,
         memory_bytes=memory[0],
-        needs_reference=objective.needs_reference,
+        **reads,
     )
     return Plan(
         recipe=recipe,
@@ -187,6 +192,7 @@ def _judge(
         memory_bytes=memory,
         decoders=count_decoders(recipe, rows, footprint),
         changes=changes,
+        teacher=teacher,
     )
 
 

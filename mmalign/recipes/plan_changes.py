@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,15 +55,22 @@ def changes_until_it_fits(
     *,
     memory_bytes: int,
     needs_reference: bool,
+    reads: Collection[str] = (),
 ) -> tuple[Change, ...]:
-    """Return changes, each on top of those before it, until the recipe fits or nothing helps any more."""
+    """Return changes, each on top of those before it, until the recipe fits or nothing helps any more.
+
+    Args:
+        needs_reference, reads: as `Skeleton.footprint` has them.
+    """
     changes: list[Change] = []
     for step in _possible(recipe, shape):
         if fits(footprint, memory_bytes):
             break
         try:
             changed = _with(recipe, step.values)
-            tried = Skeleton(changed, model_path).footprint(step.reshape(shape), needs_reference=needs_reference)
+            tried = Skeleton(changed, model_path).footprint(
+                step.reshape(shape), needs_reference=needs_reference, reads=reads
+            )
         except (ConfigError, ModelError):
             continue
         if tried.total < _WORTH_IT * footprint.total:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmalign.recipes.plan_changes import RUNTIME_BYTES, fits
+from mmalign.recipes.plan_changes import RUNTIME_BYTES, USABLE_SHARE, fits
 
 if TYPE_CHECKING:
     from mmalign.recipes.plan import Plan
@@ -22,8 +22,9 @@ _MEANINGS = {
     "gradients": "of what is trained",
     "optimiser": "two AdamW states of what is trained",
     "reference": "what the reference holds besides the policy",
+    "token_reward": "the model whose log-probs are rewards of single tokens",
     "activations": "what the largest forward pass keeps for the backward pass",
-    "head": "log-probs of response tokens, and the head's own gradients",
+    "head": "log-probs of response tokens, what else is read of them, and the head's own gradients",
     "gradients_in_flight": "gradients of activations inside one layer",
     "overlap": "gradients take the place of activations; more than one batch per step would keep both",
 }
@@ -35,6 +36,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     _print_rows(plan, console)
     _print_batches(plan, console)
     _print_memory(plan, console)
+    _print_teacher(plan, console)
     _print_decoders(plan, console)
     _print_changes(plan, console)
 
@@ -99,6 +101,25 @@ def _print_memory(plan: Plan, console: Console) -> None:
     total = plan.footprint.total + RUNTIME_BYTES
     table.add_row(f"[bold]{size_text(total)}[/bold]", "[bold]in all[/bold]", f"of {size_text(memory)} ({whose})")
     console.print(table)
+
+
+def _print_teacher(plan: Plan, console: Console) -> None:
+    """Say what a teacher takes before the policy is there; the two are never held at the same time."""
+    teacher, memory = plan.teacher, plan.memory_bytes[0]
+    if teacher is None:
+        return
+    total = teacher.memory + RUNTIME_BYTES
+    console.print(
+        f"before it, the teacher is asked in {size_text(total)} ({size_text(teacher.weights)} weights, "
+        f"{size_text(teacher.passing)} of one forward pass); its table takes {size_text(teacher.table)} on disk, of "
+        f"{size_text(teacher.free)} that are free"
+    )
+    if total > USABLE_SHARE * memory:
+        console.print(
+            "[yellow]The teacher does not fit: take a smaller one, or set train.bf16: true or model.quantize: 4bit.[/]"
+        )
+    if teacher.table > teacher.free:
+        console.print("[yellow]The table does not fit on the disk: lower model.teacher.top_k.[/]")
 
 
 def _print_decoders(plan: Plan, console: Console) -> None:

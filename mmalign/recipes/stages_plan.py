@@ -6,6 +6,7 @@ mmalign plan configs/miniature/stages_curry_qwen2_5_vl.yaml
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from rich.console import Console
@@ -47,13 +48,21 @@ def run(recipe: RecipeConfig, *, memory_gb: float | None = None) -> tuple[Plan, 
 
 
 def _with_weights_at_hand(stage: Stage, stages: tuple[Stage, ...]) -> RecipeConfig:
-    """Return the stage's recipe with the model that those it starts from began with: the same shape."""
+    """Return the stage's recipe with, in place of each stage's result, the model it began with: the same shape."""
     began_as = {stage.result: stage.recipe.model.path for stage in stages}
     began_as |= {stage.recipe.model.path: stage.merges[0] for stage in stages if stage.merges}
-    path = stage.recipe.model.path
-    while path in began_as:
-        path = began_as[path]
-    return stage.recipe.model_copy(update={"model": stage.recipe.model.model_copy(update={"path": path})})
+
+    def at_hand(section: Any, *keys: str) -> dict[str, Any]:
+        paths = {key: getattr(section, key) for key in keys}
+        while any(path in began_as for path in paths.values()):
+            paths = {key: began_as.get(path, path) for key, path in paths.items()}
+        return paths
+
+    model = stage.recipe.model
+    changes = at_hand(model, "path", "reference", "token_reward")
+    if model.teacher is not None:
+        changes["teacher"] = model.teacher.model_copy(update=at_hand(model.teacher, "path", "contrast"))
+    return stage.recipe.model_copy(update={"model": model.model_copy(update=changes)})
 
 
 def _print_disk(stages: tuple[Stage, ...], plans: list[Plan], console: Console) -> None:

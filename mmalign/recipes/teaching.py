@@ -183,16 +183,16 @@ class _Asking:
     def _load(self, path: str) -> Policy:
         model = self.config.model
         options: dict[str, Any] = {"quantize": model.quantize, "trust_remote_code": model.trust_remote_code}
-        options |= {"dtype": self._dtype, "attn_implementation": model.attn_implementation}
+        options |= {"dtype": dtype_of_teacher(self.config), "attn_implementation": model.attn_implementation}
         policy = Policy(load_model(path, **options), engine=self.config.engine).requires_grad_(False).eval()
         return policy if model.quantize is not None else policy.to(self.accelerator.device)
 
-    @property
-    def _dtype(self) -> str:
-        """The teacher does not move, so it need not be wider than what is computed in."""
-        if self.config.model.dtype != "auto":
-            return self.config.model.dtype
-        return "bfloat16" if self.config.train.bf16 else "float32"
+
+def dtype_of_teacher(config: RecipeConfig) -> str:
+    """Return what its weights are held in. It does not move, so it need not be wider than what is computed in."""
+    if config.model.dtype != "auto":
+        return config.model.dtype
+    return "bfloat16" if config.train.bf16 else "float32"
 
 
 @torch.no_grad()

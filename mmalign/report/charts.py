@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
 
+from mmalign.objectives.histograms import HISTOGRAMS, Histogram
+from mmalign.report.bars import Bars, bar_chart
 from mmalign.report.svg import Series, legend, line_chart
-from mmalign.train.curves import Curves
+from mmalign.train.curves import FEWEST_STEPS, Curves
 
 NOT_DRAWN = {"step", "epoch", "num_tokens"}
 """They only ever count up."""
@@ -68,6 +71,7 @@ PICTURES: tuple[Picture, ...] = (
         metrics={"kl/k1": "mean log-ratio (k1)", "kl/k3": "never below 0 (k3)"},
         unit="nats per token of the rows' answers",
     ),
+    *(Picture(title=histogram.title, metrics={histogram.mean: "training"}, unit="mean") for histogram in HISTOGRAMS),
     Picture(title="Time", metrics={"step_time_s": "step", "data_time_s": "of it, waiting for data"}, unit="seconds"),
 )
 
@@ -85,13 +89,16 @@ class ChartCard:
 def chart_cards(lines: Sequence[Mapping[str, Any]]) -> list[ChartCard]:
     """Return the pictures that the lines of a `metrics.jsonl` have values for, in the order of `PICTURES`."""
     curves = Curves(lines)
-    cards = [_card(picture, curves) for picture in (*PICTURES, *_further(lines))]
+    cards = [_card(picture, curves) for picture in PICTURES]
+    cards += [_histogram(histogram, curves) for histogram in HISTOGRAMS]
+    cards += [_card(picture, curves) for picture in _further(lines)]
     return [card for card in cards if card is not None]
 
 
 def _further(lines: Sequence[Mapping[str, Any]]) -> list[Picture]:
     """Return a picture for each metric that `PICTURES` does not name, terms of the loss together."""
     known = {metric for picture in PICTURES for metric in picture.metrics} | NOT_DRAWN
+    known |= {metric for histogram in HISTOGRAMS for metric in histogram.bins}
     names = dict.fromkeys(name.removeprefix(HELD_OUT) for line in lines for name in line)
     left = [name for name in names if name not in known]
     terms = {name: name.removeprefix("loss/") for name in left if name.startswith("loss/")}
@@ -114,6 +121,24 @@ def _card(picture: Picture, curves: Curves) -> ChartCard | None:
         unit=picture.unit,
         legend=legend(keys) if len(keys) > 1 else Markup(""),
         svg=line_chart([*series, *held_out], label=f"{picture.title} over steps", log=picture.log, unit=picture.ends),
+    )
+
+
+def _histogram(histogram: Histogram, curves: Curves) -> ChartCard | None:
+    """Return shares of pairs, in the first and the last quarter of the run; of a short run, in all of it."""
+    shares = [curve for metric in histogram.bins if (curve := curves.get(metric, fewest=1)) is not None]
+    if len(shares) < len(histogram.bins):
+        return None
+    if len(shares[0].values) < FEWEST_STEPS:
+        series = [Bars("all steps", [fmean(curve.values) for curve in shares])]
+    else:
+        series = [Bars("first quarter", [curve.start for curve in shares], "b")]
+        series.append(Bars("last quarter", [curve.end for curve in shares]))
+    return ChartCard(
+        title=histogram.title,
+        unit="share of pairs",
+        legend=legend(series) if len(series) > 1 else Markup(""),
+        svg=bar_chart(series, histogram.labels, label=f"{histogram.title}, shares of pairs"),
     )
 
 

@@ -18,7 +18,8 @@ from mmalign.report.parts import Tile
 from mmalign.report.run_report import lead_of, mapping_of, text_of
 from mmalign.report.svg import figure
 from mmalign.train.curves import Curves
-from mmalign.train.diagnose import Finding, diagnose
+from mmalign.train.diagnose import diagnose
+from mmalign.train.finding import Finding
 from mmalign.train.metrics import read_metrics
 from mmalign.train.rundir import RunDirectory
 

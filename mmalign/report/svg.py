@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from markupsafe import Markup, escape
 
 from mmalign.train.curves import Curve
 
 WIDTH, HEIGHT = 360, 186
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 8, 24
+LEFT, RIGHT, TOP = 46, 10, 8
+_BOTTOM = 24
 MOST_POINTS = 240
 """Points drawn of one curve; longer ones are averaged in equal groups of steps."""
 
@@ -23,6 +25,18 @@ SMOOTH_FROM = 40
 """Noisy curves with at least this many points get a smooth line over a faint exact one."""
 
 _HOVER_POINTS = 60
+
+
+class Keyed(Protocol):
+    """What has a name and a colour in the legend."""
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+
+    @property
+    def tone(self) -> str:
+        """Which of the page's colours it has."""
 
 
 @dataclass(frozen=True)
@@ -166,12 +180,12 @@ class _Plot:
 
     def x(self, step: float) -> float:
         span = (self.last_step - self.first_step) or 1
-        return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * (step - self.first_step) / span, 1)
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (step - self.first_step) / span, 1)
 
     def y(self, value: float) -> float:
         value = math.log10(value) if self.log else value
         value = min(max(value, self.low), self.high)
-        return round(HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (value - self.low) / (self.high - self.low), 1)
+        return round(HEIGHT - _BOTTOM - (HEIGHT - TOP - _BOTTOM) * (value - self.low) / (self.high - self.low), 1)
 
     def value_ticks(self) -> list[float]:
         if not self.log:
@@ -183,19 +197,12 @@ class _Plot:
 
 
 def _grid(plot: _Plot) -> Markup:
-    parts = []
     values = plot.value_ticks()
-    for value, text in zip(values, _axis_labels(values), strict=True):
-        y = plot.y(value)
-        parts.append(
-            Markup(
-                '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="axis" x="{}" y="{}">{}</text>'
-            ).format(_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 8, y + 4, text)
-        )
+    parts = [level(plot.y(value), text) for value, text in zip(values, _axis_labels(values), strict=True)]
     if plot.low < 0 < plot.high and not plot.log:
         parts.append(
             Markup('<line class="zero" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-                _LEFT, WIDTH - _RIGHT, plot.y(0), plot.y(0)
+                LEFT, WIDTH - RIGHT, plot.y(0), plot.y(0)
             )
         )
     for step in (step for step in ticks(plot.first_step, plot.last_step, 5) if step == round(step)):
@@ -235,7 +242,14 @@ def _points(plot: _Plot, series: Series, shown: Sequence[float]) -> list[Markup]
     ]
 
 
-def legend(series: Sequence[Series]) -> Markup:
-    """Return the names of the lines with their colours."""
+def level(y: float, text: str) -> Markup:
+    """Return a line across the picture, with its value beside it."""
+    return Markup(
+        '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="axis" x="{}" y="{}">{}</text>'
+    ).format(LEFT, WIDTH - RIGHT, y, y, LEFT - 8, y + 4, text)
+
+
+def legend(series: Sequence[Keyed]) -> Markup:
+    """Return the names of what is drawn with their colours."""
     items = (Markup('<span class="key tone-{}">{}</span>').format(one.tone, escape(one.label)) for one in series)
     return Markup("").join(items)

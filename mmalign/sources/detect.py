@@ -27,6 +27,7 @@ from mmalign.sources import (
     ours,
     ranked,
     rlhf_v,
+    scene,
     sharegpt,
     swift,
     trl,
@@ -59,6 +60,7 @@ def _source(name: str, says: str, module: Any) -> Source:
 SOURCES: tuple[Source, ...] = (
     _source("mmalign", "our own rows, with an id and everything a record can say", ours),
     _source("swift", "ms-swift: messages with rejected_response or rejected_messages", swift),
+    _source("scene", "furnished rooms: a scene whose last object is asked for, or edits of scenes compared", scene),
     _source("llava", "LLaVA-style: conversations with rejected_conversations", llava),
     _source("rlhf_v", "RLHF-V and RLAIF-V: question, chosen, rejected, image", rlhf_v),
     _source("mdpo", "mDPO: a rendered prompt with USER: and ASSISTANT:, img_path", mdpo),

@@ -8,37 +8,18 @@ healthy run nothing is said.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
 from mmalign.train.curves import Curves, is_finite
+from mmalign.train.diagnose_pairs import targets_at_half, weights_at_zero
+from mmalign.train.finding import Finding
 
 _SMALLEST_RISE = 1e-3
 """Rise of the held-out loss that counts even where the lowest is 0, as a hinge may be."""
 
 _LEAST_RELIANCE = 0.01
 """Nats per token that blank media cost a model that looks at all."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that the curves say.
-
-    Args:
-        name: stable short name of the rule.
-        sentence: what was seen and what it means, with figures.
-        advice: what to try.
-        evidence: the figures, by name.
-    """
-
-    name: str
-    sentence: str
-    advice: str
-    evidence: Mapping[str, float]
-
-    def __str__(self) -> str:
-        return f"{self.sentence} {self.advice}"
 
 
 def diagnose(lines: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -278,6 +259,8 @@ RULES: tuple[Callable[[Curves], Finding | None], ...] = (
     _prefers_rejected,
     _chosen_falls,
     _rewards_do_not_move,
+    weights_at_zero,
+    targets_at_half,
     _one_side_longer,
     _reward_follows_length,
     _far_from_reference,

@@ -46,6 +46,18 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
+def fill_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Give weights that no row of the step reached a gradient of 0, before the step is taken.
+
+    AdamW passes over a weight that has no gradient. Ranks that exchange gradients have zeros there (the vision tower in
+    a step of text alone), and momentum and decay go on with those; one process must do the same.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+
 def build_schedule(config: TrainConfig, total_steps: int) -> Schedule:
     """Return the function from step (counted from 0) to the learning rate that step uses.
 

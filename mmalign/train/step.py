@@ -36,7 +36,7 @@ from mmalign.train.beside import NO_SOURCES, Beside, Sources, look_up
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
 from mmalign.train.noise import RandomState, drawing_from, random_state
-from mmalign.train.optim import set_learning_rate
+from mmalign.train.optim import fill_gradients, set_learning_rate
 from mmalign.train.survey import collect, told
 
 
@@ -142,6 +142,8 @@ def train_step(
     facts = [torch.stack(losses).sum(), norm, *_facts(loaded), float(signalled)]
     means, (loss, grad_norm, num_tokens, refused_rows, signalled_ranks) = metrics.reduce(accelerator, facts)
     _require_finite(accelerator, loaded, losses, step=step, loss=loss, grad_norm=grad_norm)
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which keeps gradients to itself
+        fill_gradients(learner.optimizer)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
     if learner.following is not None:

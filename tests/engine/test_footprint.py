@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from mmalign.config.load import from_values
+from mmalign.config.schema import TeacherConfig
+from mmalign.engine.distributions import Distributions, kl_from
 from mmalign.engine.footprint import BatchShape, Skeleton, _saved_bytes
+from mmalign.engine.footprint_head import Head
+from mmalign.engine.head import head_logps
 from mmalign.engine.policy import load_policy
 from mmalign.miniature import models
 
@@ -175,3 +180,72 @@ def test_an_adapter_that_goes_on_costs_a_copy_of_itself_unless_the_bare_model_is
     }
     assert predicted["fresh"].reference == predicted["bare"].reference == 0
     assert predicted["goes on"].reference == predicted["goes on"].gradients > 0
+
+
+def test_a_model_of_token_rewards_and_another_reference_are_counted_by_their_own_configs(tiny_model):
+    """Both may be larger than the policy; in 4 bits their linear layers but the head take 0.53 bytes a weight."""
+    path, larger = tiny_model("qwen2"), tiny_model("qwen2", layers=4)
+    whole = real_policy(larger, recipe(larger))
+    others = {"reference": str(larger), "token_reward": str(larger)}
+    predicted = Skeleton(recipe(path, others), str(path)).footprint(SHAPE, needs_reference=True)
+    assert predicted.reference == predicted.token_reward == bytes_of(whole.parameters())
+    assert Skeleton(recipe(path), str(path)).footprint(SHAPE, needs_reference=True).token_reward == 0
+    linears = [m for m in whole.modules() if isinstance(m, nn.Linear) and m is not whole.base.get_output_embeddings()]
+    numbers = sum(module.weight.numel() for module in linears)
+    small = {**others, "quantize": "4bit", "lora": {"rank": 3}}
+    quantized = Skeleton(recipe(path, small), str(path)).footprint(SHAPE, needs_reference=True)
+    kept = bytes_of(whole.parameters()) - bytes_of(module.weight for module in linears)
+    assert quantized.token_reward == kept + int(0.53 * numbers)
+
+
+HEAD = Head(width=13, vocabulary=101, gradient=0, state_bytes=4)
+HIDDEN_GRADIENT = 4 * HEAD.width * SHAPE.response_tokens
+
+
+def saved_by(read, *heads):
+    """Return the bytes that autograd keeps of what `read` computes, the heads' weights left out."""
+    with _saved_bytes(nn.ModuleList(heads)) as saved:
+        read()
+    return sum(saved.values())
+
+
+def test_a_distance_from_the_reference_keeps_its_states_as_predicted():
+    own, other = (nn.Linear(HEAD.width, HEAD.vocabulary, bias=False) for _ in range(2))
+    states, others = (torch.randn(SHAPE.response_tokens, HEAD.width) for _ in range(2))
+    states.requires_grad_()
+    saved = saved_by(
+        lambda: kl_from(Distributions(others, other.weight), Distributions(states, own.weight)), own, other
+    )
+    shared = bytes_of([states])  # log-probs keep them already
+    assert HEAD.reads_bytes(SHAPE, {"reference_kl"}, None) == saved - shared + HIDDEN_GRADIENT
+
+
+def test_gained_logits_are_kept_for_the_tokens_of_rows_as_they_are():
+    own = nn.Linear(HEAD.width, HEAD.vocabulary, bias=False)
+    tokens = SHAPE.response_tokens // 2
+    difference = torch.randn(tokens, HEAD.width, requires_grad=True)
+    targets = torch.arange(tokens)
+    saved = saved_by(lambda: head_logps(Distributions(difference, own.weight), targets), own)
+    predicted = HEAD.reads_bytes(SHAPE, {"gained_logps"}, None) - HIDDEN_GRADIENT
+    assert predicted == pytest.approx(saved, rel=0.05)
+
+
+def test_a_teachers_tokens_are_kept_as_ids_twice_and_as_log_probs():
+    """22 tokens, each 3 ids of 8 bytes twice; 4 log-probs of 4 bytes, three times of the policy and once a model."""
+    for contrast, count in ((None, 1), ("other", 2)):
+        teacher = TeacherConfig(path="teacher", contrast=contrast, top_k=3)
+        predicted = HEAD.reads_bytes(SHAPE, ("teacher_logps", "student_logps"), teacher)
+        assert predicted == 22 * (2 * 3 * 8 + 4 * 4 * (3 + count)) + HIDDEN_GRADIENT
+
+
+def test_what_is_read_of_tokens_comes_on_top_of_log_probs_and_brings_a_second_gradient_of_the_head(tiny_model):
+    path = tiny_model("qwen2")
+    skeleton = Skeleton(recipe(path), str(path))
+    plain = skeleton.footprint(SHAPE, needs_reference=True)
+    assert skeleton.footprint(SHAPE, needs_reference=True, reads=("token_reward",)) == plain
+    read = skeleton.footprint(SHAPE, needs_reference=True, reads=("reference_kl",))
+    text = skeleton.config.get_text_config()
+    states = SHAPE.response_tokens * (4 * text.hidden_size + 8)
+    gradients = 4 * text.hidden_size * (SHAPE.response_tokens + text.vocab_size)
+    assert read.head - plain.head == states + gradients
+    assert read.total - plain.total == read.head - plain.head

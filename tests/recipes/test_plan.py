@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 import videos
+from safetensors.torch import load_file
 from training_runs import recipe as recipe_values
 from training_runs import write_rows
+from transformers import AutoConfig
 
 from mmalign.cli import main
 from mmalign.config.load import from_values
-from mmalign.errors import ConfigError, DataError
-from mmalign.recipes import plan
+from mmalign.engine.teacher_table import TeacherTable
+from mmalign.errors import ConfigError, DataError, ModelError
+from mmalign.recipes import plan, plan_teacher
 from mmalign.recipes.configuration import load_recipe
 from mmalign.train.rows import COLUMNS
 
@@ -144,3 +147,66 @@ def test_videos_are_counted_and_how_they_are_decoded_is_among_what_to_change(tmp
     assert "beside it, 1 process decoding videos may take up to 4.0 GB of" in printed
     fewer = from_values({**values, "data": {**values["data"], "video": {**values["data"]["video"], "frames": 4}}})
     assert plan.run(fewer, memory_gb=0.9).batches.largest.video_tokens == 48
+
+
+def taught(tmp_path, tiny_model, **teacher):
+    """Return a recipe whose policy imitates a teacher of four layers, on four rows."""
+    rows = write_rows(tmp_path / "rows", 4, text_only=(0, 1, 2, 3))
+    values = recipe_values(tiny_model("qwen2"), rows, tmp_path / "run", objective=[{"name": "dckd"}])
+    values["model"]["teacher"] = {"path": str(tiny_model("qwen2", layers=4)), "top_k": 5, **teacher}
+    values["data"]["eval"] = str(rows)
+    return values
+
+
+def test_a_teacher_is_planned_with_its_table_on_disk_and_what_it_takes_beforehand(tmp_path, tiny_model, capsys):
+    made = plan.run(from_values(taught(tmp_path, tiny_model)))
+    table = TeacherTable.open(
+        tmp_path / "t", rows=list(made.rows.table_rows()), made_with={}, top_k=5, contrasted=False
+    )
+    files = [tmp_path / "t" / column.file for column in table.columns]
+    assert made.teacher.table == 2 * sum(path.stat().st_size for path in files)  # the same rows are held out
+    assert made.teacher.weights == weights_of(tiny_model("qwen2", layers=4))
+    # A pass of 4 bytes a number: three activations of the widest layer, states twice; logits twice.
+    shape, text = made.batches.largest, AutoConfig.from_pretrained(tiny_model("qwen2", layers=4))
+    layer, states = 3 * shape.rows * shape.columns * text.intermediate_size, 2 * text.hidden_size
+    tokens = shape.response_tokens
+    assert made.teacher.passing == 4 * (layer + tokens * states) + 2 * 4 * tokens * text.vocab_size
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "before it, the teacher is asked in" in printed and "its table takes" in printed
+    assert "does not fit" not in printed
+
+
+def weights_of(path):
+    """Return the bytes of a model's weights, from its file."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in load_file(path / "model.safetensors").values())
+
+
+def test_a_contrasted_teacher_is_two_models_and_a_wider_table(tmp_path, tiny_model):
+    one = plan.run(from_values(taught(tmp_path, tiny_model))).teacher
+    values = taught(tmp_path, tiny_model, contrast=str(tiny_model("qwen2")))
+    values["objective"], values["train"]["output_dir"] = [{"name": "adpa"}], str(tmp_path / "other")
+    two = plan.run(from_values(values)).teacher
+    assert two.weights == one.weights + weights_of(tiny_model("qwen2"))
+    assert two.table / one.table == (5 + 6 + 6) / (5 + 6)  # ids, and log-probs with one for all other tokens
+
+
+def test_a_teacher_or_table_too_large_is_said_with_the_way_out(tmp_path, tiny_model, monkeypatch, capsys):
+    monkeypatch.setattr(plan_teacher.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    plan.run(from_values(taught(tmp_path, tiny_model)), memory_gb=0.1)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The teacher does not fit: take a smaller one, or set train.bf16: true or model.quantize: 4bit." in printed
+    assert "The table does not fit on the disk: lower model.teacher.top_k." in printed
+
+
+def test_a_teacher_that_reads_other_tokens_stops_the_plan_as_it_would_the_run(tmp_path, tiny_model):
+    with pytest.raises(ModelError, match=r"model.teacher.path is a llama, the policy a qwen2"):
+        plan.run(from_values(taught(tmp_path, tiny_model, path=str(tiny_model("llama")))))
+
+
+def test_a_model_of_token_rewards_is_named_among_what_takes_memory(tmp_path, tiny_model, capsys):
+    rows = write_rows(tmp_path / "rows", 4, text_only=(0, 1, 2, 3))
+    values = recipe_values(tiny_model("qwen2"), rows, tmp_path / "run", objective=[{"name": "sail"}])
+    values["model"]["token_reward"] = str(tiny_model("qwen2", layers=4))
+    made = plan.run(from_values(values))
+    assert made.footprint.token_reward == weights_of(tiny_model("qwen2", layers=4))
+    assert "the model whose log-probs are rewards of single tokens" in " ".join(capsys.readouterr().out.split())

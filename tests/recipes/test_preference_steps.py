@@ -1,6 +1,7 @@
 """What a step computes does not depend on how it is cut, where the reference comes from, or what is reused."""
 
 import pytest
+from safetensors.torch import load_file
 from training_runs import assert_close, metrics, recipe, run, write_rows
 
 ROWS = 20
@@ -122,3 +123,15 @@ def test_evaluation_does_not_depend_on_how_it_is_cut_and_changes_nothing(tmp_pat
     one, four = metrics(tmp_path / "run1"), metrics(tmp_path / "run4")
     assert_close(one, four, 1e-5)
     assert_close([{k: v for k, v in line.items() if not k.startswith("eval_")} for line in one], straight, 1e-6)
+
+
+def test_momentum_moves_the_vision_tower_in_a_step_of_text_alone(tmp_path, tiny_model):
+    """As it does on several ranks, which have gradients of zero there."""
+    rows = write_rows(tmp_path / "rows", 8, text_only=(4, 5, 6, 7))
+    settings = {"train__shuffle": False, "train__max_steps": 2, "train__save_steps": 1}
+    run(recipe(tiny_model("qwen2_5_vl"), rows, tmp_path / "run", **settings))
+    folders = [tmp_path / "run" / "checkpoints" / f"step-0000000{step}" / "model" for step in (1, 2)]
+    pictures, text = (load_file(folder / "model.safetensors") for folder in folders)
+    moved = [(text[name] - weight).abs().max().item() for name, weight in pictures.items() if "visual" in name]
+    # Two thirds of the second step's rate, 5e-4: see the moments by hand in tests/train/test_optim.py.
+    assert len(moved) > 5 and max(moved) == pytest.approx(0.67 * 5e-4, rel=0.02)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -288,16 +289,20 @@ def _dies(*_, **__):
     ],
     ids=["before a start is merged", "while it is written", "behind a stage", "behind all stages"],
 )
-def test_killed_between_stages_and_resumed(tmp_path, settings, straight, monkeypatch, module, function):
-    with monkeypatch.context() as patch:
-        patch.setattr(module, function, _dies if function != "make_start" else _dies_for_the_second)
-        process = started(run, settings(tmp_path / "run"))
-        process.join(timeout=120)
+def test_killed_between_stages_and_resumed(tmp_path, settings, straight, module, function):
+    process = started(_run_and_die, settings(tmp_path / "run"), module.__name__, function)
+    process.join(timeout=120)
     assert process.exitcode == -signal.SIGKILL
     assert (stage(tmp_path / "run", "1-easy") / "final").exists()
     run(settings(tmp_path / "run"), resume=True)
     assert_same_stages(tmp_path / "run", straight)
     assert not list((tmp_path / "run").rglob("*.unfinished"))
+
+
+def _run_and_die(values, module, function):
+    """Run, in a process of its own, until a function is called: for the second stage where it is called for each."""
+    setattr(sys.modules[module], function, _dies if function != "make_start" else _dies_for_the_second)
+    run(values)
 
 
 def _dies_for_the_second(made, accelerator):

@@ -133,14 +133,14 @@ def test_a_borrowed_answer_is_cut_where_the_bound_on_tokens_is_and_counts_in_the
     monkeypatch.setattr(BatchReader, "__getitem__", remember)
     run(settings(tmp_path / "free", data__eval=None, train__save_steps=None))
     rows = seen.pop("rows")
-    assert seen == dict(enumerate(rows.lengths[:, RESPONSE_TOKENS].tolist()))
+    assert seen == dict(enumerate(rows.lengths[:, 0, RESPONSE_TOKENS].tolist()))
     assert rows.responses_per_row == (1, 2)
-    prompt, responses = rows.lengths[:, COLUMNS.index("prompt_tokens")], dict(rows.table_rows())
+    prompt, responses = rows.lengths[:, 0, COLUMNS.index("prompt_tokens")], dict(rows.table_rows())
     free, own = dict(seen), max(prompt[row] + max(lengths[:-1]) for row, lengths in enumerate(responses.values()))
     seen.clear()
     run(settings(tmp_path / "bound", data__eval=None, train__save_steps=None, data__max_length=int(own)))
     rows = seen.pop("rows")
-    assert seen == dict(enumerate(rows.lengths[:, RESPONSE_TOKENS].tolist()))
+    assert seen == dict(enumerate(rows.lengths[:, 0, RESPONSE_TOKENS].tolist()))
     assert len(seen) == 6
     assert sum(seen.values()) < sum(free.values())
 

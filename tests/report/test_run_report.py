@@ -10,6 +10,8 @@ from PIL import Image
 from report.pages import require_self_contained
 
 from mmalign.errors import DataError
+from mmalign.objectives.histograms import HALF, TARGETS, WEIGHTS
+from mmalign.report.bars import Bars, bar_chart
 from mmalign.report.parts import Answer, Example, picture, spread
 from mmalign.report.run_report import write_run_report
 
@@ -202,3 +204,42 @@ def test_a_run_says_how_much_its_model_looks(tmp_path):
     assert "nats a token that blank media cost, step 1 to 2" in page
     assert "looks at its media less than before" in page
     assert "nats a token that blank media cost the better answers" in page  # under its curve
+
+
+def add(root, values):
+    """Add to every line of a run's metrics what `values` says of its step."""
+    lines = [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
+    (root / "metrics.jsonl").write_text("".join(json.dumps(line | values(line["step"])) + "\n" for line in lines))
+
+
+def test_weights_are_drawn_as_a_histogram_of_the_first_and_the_last_quarter(tmp_path):
+    root = write_run(tmp_path / "run", steps=8)
+    bins = dict.fromkeys(WEIGHTS.bins, 0.0)
+    add(root, lambda step: bins | {"weights/mean": 0.5, "weights/up_to_0": step / 10, "weights/above_4": 1 - step / 10})
+    page = write_run_report(root).read_text(encoding="utf-8")
+    for said in ("first quarter, 0: 15.0%", "first quarter, &gt; 4: 85.0%", "last quarter, 0: 75.0%"):
+        assert f"<title>{said} of the pairs</title>" in page
+    titles = re.findall(r"<h3>([^<]*?) <span", page)
+    assert titles[-3:] == ["Time", "Weights of pairs", "surprise/metric"]  # no bin is drawn by itself
+    assert "0.75–1.25" in require_self_contained(page).text
+
+
+def test_a_short_run_has_one_histogram_of_all_its_steps(tmp_path):
+    root = write_run(tmp_path / "run", steps=2)
+    bins = dict.fromkeys(TARGETS.bins, 0.0)
+    add(root, lambda step: bins | {"targets/mean": 0.5, HALF: 1.0 if step == 1 else 0.5, "targets/above_0.95": 0.1})
+    page = write_run_report(root).read_text(encoding="utf-8")
+    assert "<title>all steps, 0.45–0.55: 75.0% of the pairs</title>" in page
+    assert "first quarter," not in page
+
+
+def test_bars_stand_on_one_line_and_are_as_high_as_their_shares():
+    drawn = bar_chart([Bars("one", (0.2, 0.4)), Bars("other", (0.1, 0.0), "b")], ("low", "high"), label="Shares")
+    bars = [[float(number) for number in bar] for bar in re.findall(
+        r'<rect class="column" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', drawn
+    )]  # fmt: skip
+    assert len({round(y + height, 6) for _, y, _, height in bars}) == 1
+    heights = [height for *_, height in bars]
+    assert [height / heights[1] for height in heights] == pytest.approx([0.5, 1.0, 0.25, 0.0], abs=0.01)
+    starts = [x for x, *_ in bars]
+    assert starts[0] < starts[2] < starts[1] < starts[3]  # side by side, bin after bin

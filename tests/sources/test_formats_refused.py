@@ -47,7 +47,6 @@ LLAVA = EXAMPLES["llava", "preference"]
         (PAIR | {"audios": ["a.wav"]}, "audios: column audios is not supported .got .*; text, images and videos are"),
         (SHAREGPT | {"images": [], "videos": ["a.mp4"]}, "videos: placeholders and media do not match: they are of"),
         (PAIR | {"tools": [{"name": "f"}]}, "tools: column tools is not supported"),
-        ({"prompt": "q", "completion": "a", "label": False}, "label: row is judged alone, not compared .got False."),
         ({"prompt": "q", "completion": "a", "label": 0}, "label: judgement of an answer must be true or false .got 0."),
         ({"prompt": "q", "completion": "a", "kto_tag": "x"}, "kto_tag: judgement of an answer must be true or false"),
         ({"prompt": "q", "completion": "a", "kto_tag": True, "label": False}, "says in two ways how its answer was"),

@@ -51,8 +51,8 @@ def test_a_column_with_a_meaning_changes_the_record_or_the_row_is_refused(name, 
         if filled == row:
             continue  # the example says it already
         made = said(filled)
-        # RLHF-V publishes the picture and, beside it, its name
-        same_picture = name == "rlhf_v" and column == "image_path"
+        # RLHF-V publishes the picture and, beside it, its name; a screenshot of a page shows the answer, its layout
+        same_picture = (name, column) == ("rlhf_v", "image_path") or (title, column) == ("WebUI", "image")
         assert made is None or same_picture or made != said(row), column
 
 

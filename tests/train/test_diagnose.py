@@ -242,6 +242,31 @@ def test_every_finding_says_what_was_seen_and_what_to_try():
         assert all(math.isfinite(value) for value in finding.evidence.values())
 
 
+def test_a_run_whose_pairs_mostly_have_no_weight_is_named():
+    gated = {"weights__up_to_0": lambda t: 0.5 + 0.4 * t, "weights__mean": lambda t: 0.5 - 0.4 * t}
+    (finding,) = diagnose(run(noise=0.001, **(HEALTHY | gated)))
+    assert finding.name == "weights_at_zero"
+    assert "in the last quarter 85% of them counted for nothing (55% in the first; mean weight 0.15)" in str(finding)
+    assert "a lower confidence, a larger selected_share" in finding.advice
+
+
+def test_a_run_whose_targets_came_to_one_half_is_named():
+    doubted = {"targets__up_to_0.55": lambda t: 0.1 + 0.9 * t, "targets__mean": lambda t: 0.9 - 0.4 * t}
+    (finding,) = diagnose(run(noise=0.001, **(HEALTHY | doubted)))
+    assert finding.name == "targets_at_half"
+    assert "in the last quarter 89% of the pairs had a target of 0.45 to 0.55 (21% in the first; mean 0.55)" in str(
+        finding
+    )
+    assert "better than chance" in finding.advice
+
+
+def test_selected_pairs_and_doubted_labels_as_they_are_meant_are_passed_over():
+    """beta-DPO sets a fifth of the pairs aside; LCPO begins at a reliability of 0.9 and doubts some."""
+    usual = {"weights__up_to_0": lambda t: 0.2, "weights__mean": lambda t: 1.0}
+    usual |= {"targets__up_to_0.55": lambda t: 0.3 * t, "targets__mean": lambda t: 0.9 - 0.2 * t}
+    assert names(run(**(HEALTHY | usual))) == []
+
+
 def looking(*values):
     """Return the lines of a run that was evaluated so often."""
     return [{"step": step, "eval_image_reliance": value} for step, value in enumerate(values, start=1)]

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmalign.config.schema import TrainConfig
 from mmalign.errors import ModelError
-from mmalign.train.optim import build_optimizer, build_schedule, set_learning_rate, warmup_steps
+from mmalign.train.optim import build_optimizer, build_schedule, fill_gradients, set_learning_rate, warmup_steps
 
 
 def config(**changes) -> TrainConfig:
@@ -62,3 +62,19 @@ def test_one_step_of_adamw_moves_each_weight_by_the_learning_rate_against_its_gr
     layer.weight.grad = torch.tensor([[3.0, -7.0]])
     optimizer.step()
     assert torch.allclose(layer.weight, torch.tensor([[0.99, -0.99]]))
+
+
+def test_momentum_goes_on_where_no_row_of_a_step_reached_a_weight():
+    """By hand for the second step: m = 0.9 x 0.1 g and v = 0.999 x 0.001 g^2, corrected for two steps."""
+    reached, passed_by = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    weights = nn.ModuleList([reached, passed_by])
+    optimizer = build_optimizer(weights, config(adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-12))
+    (3 * reached.weight + 3 * passed_by.weight).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    before = passed_by.weight.item()
+    (3 * reached.weight).sum().backward()
+    fill_gradients(optimizer)
+    assert (reached.weight.grad.item(), passed_by.weight.grad.item()) == (3, 0)
+    optimizer.step()
+    assert before - passed_by.weight.item() == pytest.approx(0.5 * (0.09 / 0.19) / (0.000999 / 0.001999) ** 0.5)
