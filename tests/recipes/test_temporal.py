@@ -24,6 +24,7 @@ from mmalign.cli import main
 from mmalign.errors import CheckpointError, ConfigError, DataError
 from mmalign.formats.store import read_jsonl
 from mmalign.miniature import clip as miniature_clip
+from mmalign.pairs.select import Bounds, Selection
 from mmalign.recipes import data_view, temporal
 from mmalign.recipes.configuration import load_recipe, load_temporal
 from mmalign.recipes.stage_records import LineWriter
@@ -105,11 +106,8 @@ def run_until(path: Path, stage: str, resume: bool) -> None:
     run(path, resume=resume)
 
 
-def test_killed_at_every_stage_and_resumed_is_as_if_nothing_had_happened(tmp_path, written):
-    (tmp_path / "videos").mkdir()
-    for name in ("a.mp4", "b.mp4", "c.mp4"):
-        film(tmp_path / "videos" / name, 4)
-    path, straight = written("run"), written("straight")
+def require_same_after_kills(tmp_path: Path, path: Path, straight: Path) -> None:
+    """Run once straight, and once killed in the middle of every stage; both must say the same, and nothing twice."""
     run(straight)
     for number, stage in enumerate(STAGES):
         process = multiprocessing.get_context("fork").Process(target=run_until, args=(path, stage, number > 0))
@@ -126,6 +124,19 @@ def test_killed_at_every_stage_and_resumed_is_as_if_nothing_had_happened(tmp_pat
     assert len(rows) >= 3 and rows == texts(tmp_path / "straight")
     run(path, resume=True)
     assert texts(tmp_path / "run") == rows
+
+
+def test_killed_at_every_stage_and_resumed_is_as_if_nothing_had_happened(tmp_path, written):
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        film(tmp_path / "videos" / name, 4)
+    require_same_after_kills(tmp_path, written("run"), written("straight"))
+
+
+@pytest.mark.slow
+def test_the_same_on_real_videos(tmp_path, written, shared_data):
+    how = {"data": {"videos": str(shared_data / "video")}, "shots": {"split_longer_than_s": 2.5}}
+    require_same_after_kills(tmp_path, written("run", **how), written("straight", **how))
 
 
 def told_by_numbers(number: int, body: dict):
@@ -169,6 +180,30 @@ def test_rows_say_the_order_that_was_told(tmp_path, written, monkeypatch):
     assert rows[7].difficulty == pytest.approx(1 - 16 / 28), "two blocks of four: 16 of 28 pairs the wrong way round"
     assert rows[0].provenance["clips_s"].startswith("0.00-1.00 1.00-2.00")
     assert len(record.bodies) == 8 + 1 + 8
+
+
+def test_stages_select_rows_by_factor_and_by_measured_difficulty(tmp_path, written, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "videos").mkdir()
+    film(tmp_path / "videos" / "a.mp4", 4)
+    with serving(told_by_numbers) as (url, _):
+        rows = list(read_jsonl(run(written("run", model=None, server=server_of(url))).rows))
+    for selection, names in (
+        (Selection(tags={"factor": ("2",)}), ["drop-2", "reverse-2"]),
+        (Selection(difficulty=Bounds(at_most=0.0)), ["reverse-16"]),
+    ):
+        read = [row for row in rows if selection.apply(row)[0] is not None]
+        assert [row.id.partition("#captions-")[2] for row in read] == names
+
+
+def test_another_detector_of_cuts_can_be_handed_in(tmp_path, written, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "videos").mkdir()
+    film(tmp_path / "videos" / "a.mp4", 4, frames=20)
+    with serving(told_by_numbers) as (url, _):
+        config = load_temporal(written("run", model=None, server=server_of(url)))
+        temporal.run(config, detector=lambda frames: np.arange(len(frames)) % 10 == 9)
+    assert len(lines(tmp_path / "run", "shots")[0]["shots"]) == 8
 
 
 def test_a_caption_is_asked_with_the_clip_before(tmp_path, written, monkeypatch):
