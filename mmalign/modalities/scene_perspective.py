@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -30,6 +31,8 @@ _CONTACT_M, _CONTACT = 0.14, 0.30
 _FIELD_OF_VIEW = math.radians(34)
 _PITCH, _YAW = math.radians(40), math.radians(32)
 _FAR = 1e6
+# Faces are told apart by numbers: 0 nothing, 1 the floor, then walls, then the faces of objects.
+_FIRST_WALL, _FIRST_OBJECT, _FACES = 10, 10_000, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,17 @@ class Camera:
         width, height = self.size
         x, y = away @ self.right / depth, away @ self.up / depth
         return np.stack([width / 2 + x * self.focal_px, height / 2 - y * self.focal_px], axis=-1)
+
+
+class _Seen(NamedTuple):
+    """What rays have met so far: how far away, which face, its normal and its colour, [height, width, ...]."""
+
+    camera: Camera
+    rays: np.ndarray
+    depth: np.ndarray
+    surface: np.ndarray
+    normal: np.ndarray
+    colour: np.ndarray
 
 
 def camera_for(scene: Scene, size: tuple[int, int]) -> Camera:
@@ -93,10 +107,11 @@ def paint_perspective(scene: Scene, size: tuple[int, int] = (560, 420)) -> Image
     shape = rays.shape[:2]
     depth, surface = np.full(shape, _FAR), np.zeros(shape, dtype=np.int32)
     normal, colour = np.zeros((*shape, 3)), np.tile(np.array(BACKGROUND, dtype=float), (*shape, 1))
-    _see_floor(scene, camera, rays, depth, surface, normal, colour)
-    _see_walls(scene, camera, rays, depth, surface, normal, colour)
+    seen = _Seen(camera, rays, depth, surface, normal, colour)
+    _see_floor(scene, seen)
+    _see_walls(scene, seen)
     for k, item in enumerate(scene.objects):
-        _see_box(item, 100 + 10 * k, camera, rays, depth, surface, normal, colour)
+        _see_box(item, _FIRST_OBJECT + _FACES * k, seen)
     points = camera.eye + rays * np.where(depth < _FAR, depth, 0)[..., None]
     light = _light(scene, points, normal, surface)
     shaded = np.where((surface > 0)[..., None], colour * light[..., None], colour)
@@ -105,15 +120,8 @@ def paint_perspective(scene: Scene, size: tuple[int, int] = (560, 420)) -> Image
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _see_floor(
-    scene: Scene,
-    camera: Camera,
-    rays: np.ndarray,
-    depth: np.ndarray,
-    surface: np.ndarray,
-    normal: np.ndarray,
-    colour: np.ndarray,
-) -> None:
+def _see_floor(scene: Scene, seen: _Seen) -> None:
+    camera, rays, depth, surface, normal, colour = seen
     with np.errstate(divide="ignore", invalid="ignore"):
         along = (scene.floor_y - camera.eye[1]) / rays[..., 1]
     x, z = camera.eye[0] + along * rays[..., 0], camera.eye[2] + along * rays[..., 2]
@@ -129,15 +137,8 @@ def _see_floor(
     colour[hit] = np.where(at_seam[:, None], np.array(FLOOR_SEAM), np.array(FLOOR) * tone[:, None])
 
 
-def _see_walls(
-    scene: Scene,
-    camera: Camera,
-    rays: np.ndarray,
-    depth: np.ndarray,
-    surface: np.ndarray,
-    normal: np.ndarray,
-    colour: np.ndarray,
-) -> None:
+def _see_walls(scene: Scene, seen: _Seen) -> None:
+    camera, rays, depth, surface, normal, colour = seen
     corners = [np.array([corner[0], corner[2]], dtype=float) for corner in scene.bounds_bottom]
     turn = 1.0 if shapely.LinearRing(corners).is_ccw else -1.0
     for k, (start, end) in enumerate(zip(corners, corners[1:] + corners[:1], strict=True)):
@@ -152,27 +153,19 @@ def _see_walls(
         y = place[..., 1]
         hit = (along > 0) & (along < depth) & (share >= 0) & (share <= 1)
         hit &= (y >= scene.floor_y) & (y <= wall_top_y(scene))
-        depth[hit], surface[hit], normal[hit] = along[hit], 10 + k, (inward[0], 0, inward[1])
+        depth[hit], surface[hit], normal[hit] = along[hit], _FIRST_WALL + k, (inward[0], 0, inward[1])
         is_skirting = y[hit] - scene.floor_y < 0.08
         colour[hit] = np.where(is_skirting[:, None], np.array((250, 249, 246)), np.array(WALL))
 
 
-def _see_box(
-    item: SceneObject,
-    number: int,
-    camera: Camera,
-    rays: np.ndarray,
-    depth: np.ndarray,
-    surface: np.ndarray,
-    normal: np.ndarray,
-    colour: np.ndarray,
-) -> None:
+def _see_box(item: SceneObject, number: int, seen: _Seen) -> None:
+    camera, rays, depth, surface, normal, colour = seen
     low, high, axes = _frame(item)
     corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (high - low) + low
-    seen = camera.seen_at(corners @ axes + _origin(item))
+    around = camera.seen_at(corners @ axes + _origin(item))
     width, height = camera.size
-    x0, y0 = (int(v) for v in np.clip(np.floor(seen.min(axis=0)), 0, (width, height)))
-    x1, y1 = (int(v) for v in np.clip(np.ceil(seen.max(axis=0)) + 1, 0, (width, height)))
+    x0, y0 = (int(v) for v in np.clip(np.floor(around.min(axis=0)), 0, (width, height)))
+    x1, y1 = (int(v) for v in np.clip(np.ceil(around.max(axis=0)) + 1, 0, (width, height)))
     if x0 >= x1 or y0 >= y1:
         return
     here = (slice(y0, y1), slice(x0, x1))
@@ -214,7 +207,7 @@ def _light(scene: Scene, points: np.ndarray, normal: np.ndarray, surface: np.nda
     here, facing = points[seen], normal[seen]
     sun = np.clip(facing @ _LIGHT, 0, None)
     contact = np.ones(len(here))
-    is_flat = surface[seen] < 100
+    is_flat = surface[seen] < _FIRST_OBJECT
     for item in scene.objects:
         low, high, axes = _frame(item)
         reach = 3 * (float(np.linalg.norm(high - low)) + _CONTACT_M)
