@@ -14,16 +14,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 
-from mmalign.errors import ConfigError, DataError
+from mmalign.errors import DataError
 from mmalign.evaluate.assignment import best_assignment
 from mmalign.formats import boxes as geometry
+from mmalign.formats.compat import Compat, require_compat
 from mmalign.formats.layout import Layout
 
-Compat = Literal["official", "corrected"]
 _EPSILON = float(np.finfo(np.float32).eps)
 _PERCEPTUAL_CELLS = 32
 _FARTHEST = 1 - 1e-6
@@ -39,16 +38,6 @@ METRICS = {
 def boxes_of(layout: Layout) -> np.ndarray:
     """Return the boxes that metrics look at, [N, 4] with left, top, right, bottom: all but backgrounds."""
     return geometry.as_edges(layout.boxes)[layout.placed()].reshape(-1, 4)
-
-
-def require_compat(compat: str) -> None:
-    """Refuse a mode that is not there.
-
-    Raises:
-        ConfigError: naming it.
-    """
-    if compat not in get_args(Compat):
-        raise ConfigError(f"compat {compat!r} is unknown; use one of {', '.join(get_args(Compat))}")
 
 
 def alignment(edges: np.ndarray, *, compat: Compat = "corrected", batch_length: int = 0) -> dict[str, float]:

@@ -23,8 +23,8 @@ from typing import Literal
 import numpy as np
 
 from mmalign.errors import DataError
-from mmalign.evaluate.layout import Compat, require_compat
 from mmalign.formats import boxes as geometry
+from mmalign.formats.compat import Compat, require_compat
 
 PosterClass = Literal["empty", "text", "logo", "underlay"]
 EMPTY, TEXT, LOGO, UNDERLAY = range(4)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmalign.errors import RowError
+from mmalign.formats.compat import Compat
 from mmalign.formats.scene import Scene, SceneObject
-from mmalign.formats.scene_json import Compat
 from mmalign.formats.scene_task import Task
 from mmalign.modalities.scene_losses import Placement, placement
 from mmalign.modalities.scene_scores import Encoder, prompt_match, same_words, similarity, size_error

@@ -12,8 +12,8 @@ import math
 import numpy as np
 import shapely
 
+from mmalign.formats.compat import Compat
 from mmalign.formats.scene import SceneObject, Vector
-from mmalign.formats.scene_json import Compat
 
 
 def yaw(rot: Vector) -> float:

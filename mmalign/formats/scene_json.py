@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from mmalign.errors import RowError
+from mmalign.formats.compat import Compat, require_compat
 from mmalign.formats.scene import Scene, SceneObject
 
-Compat = Literal["corrected", "official"]
 OBJECT_KEYS = {"corrected": ("desc", "size", "pos", "rot"), "official": ("desc", "pos", "rot", "size")}
 _ASSET = "jid"
 _RUNTIME_KEYS = ("sampled_asset_jid", "sampled_asset_desc", "sampled_asset_size", "uuid", "prompt")
@@ -65,6 +65,7 @@ def to_json(scene: Scene) -> dict[str, Any]:
 
 def object_to_json(item: SceneObject, compat: Compat = "corrected") -> dict[str, Any]:
     """Return an object as plain JSON values, in one of the two orders of keys."""
+    require_compat(compat)
     made = {name: _plain(getattr(item, name)) for name in OBJECT_KEYS[compat]}
     return made if item.asset is None else {**made, _ASSET: item.asset}
 

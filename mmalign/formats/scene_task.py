@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from mmalign.errors import RowError
+from mmalign.formats.compat import Compat
 from mmalign.formats.media import MediaRef
 from mmalign.formats.message import Message
 from mmalign.formats.preference import Preference, Response
 from mmalign.formats.scene import Scene, SceneObject
-from mmalign.formats.scene_json import Compat, read, read_object, write, write_object
+from mmalign.formats.scene_json import read, read_object, write, write_object
 from mmalign.formats.values import require_text
 
 Verb = Literal["add", "remove"]

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmalign.errors import RowError
+from mmalign.formats.compat import Compat, require_compat
 from mmalign.formats.scene import Scene, SceneObject
 from mmalign.formats.scene_geometry import footprint, height_shared, volume
-from mmalign.formats.scene_json import Compat
 from mmalign.modalities.scene_voxels import CELL_M, Meshes, Voxels, object_voxels, outside_count
 
 VALID_PBL_M3 = 0.1
@@ -77,8 +77,10 @@ def placement(scene: Scene, meshes: Meshes | None = None, compat: Compat = "corr
         compat: see the module.
 
     Raises:
+        ConfigError: `compat` is unknown.
         RowError: a model cannot be cut into cells ("corrected").
     """
+    require_compat(compat)
     count = len(scene.objects)
     outside, shared = np.zeros(count), np.zeros((count, count))
     cells: dict[int, Voxels | None] = {}

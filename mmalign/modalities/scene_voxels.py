@@ -20,9 +20,9 @@ import numpy as np
 import shapely
 
 from mmalign.errors import RowError
+from mmalign.formats.compat import Compat
 from mmalign.formats.scene import Corners, Scene, SceneObject
 from mmalign.formats.scene_geometry import footprint_corners, turned, yaw
-from mmalign.formats.scene_json import Compat
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmalign.errors import RowError
+from mmalign.formats.compat import Compat
 from mmalign.formats.scene import SceneObject
-from mmalign.formats.scene_json import Compat
 from mmalign.formats.scene_task import Task
 from mmalign.modalities.scene_losses import change
 from mmalign.modalities.scene_scores import Encoder, prompt_match, same_words, similarity, size_error

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mmalign.errors import RowError
+from mmalign.errors import ConfigError, RowError
 from mmalign.formats import scene_json
 from mmalign.formats.scene import Scene, SceneObject
 from mmalign.formats.scene_geometry import turn
@@ -141,3 +141,8 @@ def test_losses_of_an_empty_room_are_nothing():
     found = placement(scene())
     assert found.pbl_m3 == 0 and found.is_valid and found.shared.shape == (0, 0)
     assert np.count_nonzero(found.outside) == 0
+
+
+def test_a_mode_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match="compat 'paper' is unknown; use one of official, corrected"):
+        placement(scene(), compat="paper")
