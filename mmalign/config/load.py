@@ -134,7 +134,7 @@ def _all_objective_problems(recipe: RecipeConfig, check_objectives: ObjectiveChe
 def _objective_problems(
     recipe: RecipeConfig, check_objectives: ObjectiveCheck, *, says_reference: bool = False
 ) -> list[Problem]:
-    """Return what is wrong with each objective, and with models that they read or that none of them reads.
+    """Return what is wrong with each objective, with all together, and with models that they or none of them read.
 
     Args:
         says_reference: whether a stage names its reference, which may be its own start.
@@ -147,6 +147,11 @@ def _objective_problems(
         except ConfigError as error:
             path = ("objective", index, *_named_option(str(error), spec.options()))
             problems.append(Problem(path=path, text=str(error)))
+    if not problems and len(recipe.objective) > 1:
+        try:
+            needs |= set(check_objectives([spec.model_dump() for spec in recipe.objective]))
+        except ConfigError as error:
+            problems.append(Problem(path=("objective",), text=str(error)))
     return problems or list(unmet(recipe, needs, says_reference=says_reference))
 
 

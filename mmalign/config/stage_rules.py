@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -81,6 +82,9 @@ def _stage_problems(recipe: RecipeConfig, stage: StageConfig, index: int, made: 
     for key in ("start", "reference"):
         if getattr(stage, key) in later:
             yield problem(f"{getattr(stage, key)!r} comes later, or is the stage itself; name a stage before", key)
+        elif near := _meant(getattr(stage, key), [other.name for other in made]):
+            text = f"{getattr(stage, key)!r} is no stage before; did you mean {near!r}? (write ./ before a directory)"
+            yield problem(text, key)
     if stage.reference is not None and (stage.recipe or recipe.recipe) == "sft":
         yield problem("recipe 'sft' uses no reference; remove it", "reference")
     if source is None or source.recipe.model.lora is None:
@@ -90,6 +94,14 @@ def _stage_problems(recipe: RecipeConfig, stage: StageConfig, index: int, made: 
         yield from (problem(text, key) for key, text in _adapter_problems(recipe, stage, source))
     if stage.optimizer == "kept":
         yield from (problem(text, "optimizer") for text in _optimizer_problems(recipe, stage, source))
+
+
+def _meant(said: str | None, names: list[str]) -> str | None:
+    """Return the word or the stage that `said` is a slip for; None where it is one, or may be a model."""
+    known = [*_WORDS, *names]
+    if said is None or said in known or "/" in said:
+        return None
+    return next(iter(get_close_matches(said, known, n=1, cutoff=0.75)), None)
 
 
 def _adapter_problems(recipe: RecipeConfig, stage: StageConfig, source: Stage) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -23,6 +24,18 @@ from mmalign.config.section import Section
 
 if TYPE_CHECKING:
     from mmalign.config.schema import RecipeConfig
+
+_ONLY_OF_PREFERENCES: Mapping[str, Any] = MappingProxyType(
+    {
+        "reference": None,
+        "precompute_reference": False,
+        "reference_update": None,
+        "teacher": None,
+        "token_reward": None,
+    }
+)
+"""Keys of model that an objective of the recipe preference may read and sft never does, with nothing in them: a stage
+of sft does not inherit them."""
 
 _SECTIONS = ("model", "vision", "data", "train")
 
@@ -119,6 +132,7 @@ def made_stage(recipe: RecipeConfig, stage: StageConfig, index: int, made: list[
     else:
         merges, dtype = (source.recipe.model.path, source.result), source.recipe.weights_dtype()
         values["model"]["path"] = str(directory / "start")
+    _name_results(values["model"], made)
     if stage.reference is not None:
         values["model"]["reference"] = _reference(stage.reference, values["model"], source, made, first)
     return Stage(
@@ -128,6 +142,15 @@ def made_stage(recipe: RecipeConfig, stage: StageConfig, index: int, made: list[
         merged_dtype=dtype,
         starts_from=_starts_from(stage, source, values["model"]),
     )
+
+
+def _name_results(model: dict[str, Any], made: list[Stage]) -> None:
+    """Put results of earlier stages in the places of their names, where a teacher or a reward model is named."""
+    results = {stage.name: stage.result for stage in made}
+    for holder, key in ((model, "token_reward"), (model["teacher"], "path"), (model["teacher"], "contrast")):
+        named = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(named, str):
+            holder[key] = results.get(named, named)
 
 
 def _starts_from(stage: StageConfig, source: Stage | None, model: Mapping[str, Any]) -> str:
@@ -163,7 +186,7 @@ def changed_values(recipe: RecipeConfig, stage: StageConfig) -> dict[str, Any]:
         values["recipe"] = stage.recipe
         del values["objective"]
     if values["recipe"] == "sft":
-        values["model"] |= {"reference": None, "precompute_reference": False}
+        values["model"] |= _ONLY_OF_PREFERENCES
     if stage.objective is not None:
         values["objective"] = stage.objective
     if stage.engine is not None:

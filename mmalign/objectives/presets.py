@@ -67,6 +67,10 @@ ALIASES: Mapping[str, Alias] = {
 NOT_HERE: Mapping[str, str] = {
     "more": "its weights of data sets solve for the shortest mixture of their gradients on the output head, and a step "
     "has one gradient, of the sum; give the rows of each data set weights of their own instead",
+    "halva": "it compares aligned phrases inside two answers, a margin for each, beside a divergence on other rows; "
+    "rows mark tokens with weights, but do not say which phrase answers which: take mask_dpo or ddpo on such rows",
+    "nash_md": "it is a policy gradient on answers drawn in every step, half of them of a mixture of policy and "
+    "reference, with a judge beside it; rows are given here: sppo takes rates of wins from them",
     "p3o": "it is a policy gradient on responses drawn anew in every step; rows are given here",
 }
 """Papers that people look for, and why there is no preset: the reason, and what to do instead."""
@@ -82,8 +86,9 @@ def preset_named(name: str) -> Preset:
         return PRESETS[ALIASES[name].of]
     if name in PRESETS:
         return PRESETS[name]
-    if str(name).lower() in NOT_HERE:
-        raise ConfigError(f"objective {show(name)} is not here: {NOT_HERE[str(name).lower()]}")
+    written = str(name).lower().replace("-", "_")
+    if written in NOT_HERE:
+        raise ConfigError(f"objective {show(name)} is not here: {NOT_HERE[written]}")
     near = get_close_matches(str(name).lower(), [*PRESETS, *ALIASES], n=1)
     meant = f"; did you mean {near[0]!r}?" if near else "."
     raise ConfigError(f"unknown objective {show(name)}{meant} There are: {', '.join(PRESETS)}")

@@ -23,9 +23,10 @@ def identity_of(config: RecipeConfig, rows: Mapping[str, str], start: str, rows_
         rows_per_step: of all ranks.
     """
     fingerprints = {**rows, "model": fingerprint.of_model(start)}
-    for name in ("reference", "adapter", "token_reward"):
-        if (path := getattr(config.model, name)) is not None:
-            fingerprints[name] = fingerprint.of_model(path)
+    teacher = config.model.teacher
+    models = {name: getattr(config.model, name) for name in ("reference", "adapter", "token_reward")}
+    models |= {} if teacher is None else {"teacher": teacher.path, "contrast": teacher.contrast}
+    fingerprints |= {name: fingerprint.of_model(path) for name, path in models.items() if path is not None}
     if config.train.optimizer_from is not None:
         fingerprints["optimizer"] = fingerprint.of_model(optimizer_checkpoint(config.train.optimizer_from))
     return rundir.identity_of(config, fingerprints, rows_per_step)

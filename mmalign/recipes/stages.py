@@ -21,6 +21,7 @@ from mmalign.config.schema import RecipeConfig
 from mmalign.config.stages import Stage, stages_of
 from mmalign.objectives.compose import build
 from mmalign.recipes import preference, sft, stage_directories, training
+from mmalign.recipes.configuration import require_needs
 from mmalign.recipes.identity import identity_of
 from mmalign.recipes.results import RunResult
 from mmalign.report.run_report import write_run_report
@@ -49,6 +50,7 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 2. Every stage as a complete recipe, one after the other.
     stages = stages_of(config, first)
+    require_objectives(stages)
     for number, stage in enumerate(stages, start=1):
         accelerator.print(f"stage {number} of {len(stages)}, {stage.name}, from {stage.starts_from}")
         if resume and is_finished(stage, accelerator):
@@ -70,6 +72,18 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 6. The result of the last stage, and what all of them say about themselves.
     return finish(directory, stages, accelerator)
+
+
+def require_objectives(stages: tuple[Stage, ...]) -> None:
+    """Build the objective of every stage, so that none is refused after those before it were trained.
+
+    Raises:
+        ConfigError: one cannot be built, or its stage does not give it what it reads.
+    """
+    for stage in stages:
+        objective = build(stage.recipe.objective)
+        if stage.recipe.recipe == "preference":
+            require_needs(stage.recipe, objective)
 
 
 def is_finished(stage: Stage, accelerator: Accelerator) -> bool:

@@ -20,15 +20,19 @@ from mmalign.errors import DataError
 _SEED = 2402_01306
 
 
-def lenders(count: int) -> np.ndarray:
+def lenders(count: int, split: str) -> np.ndarray:
     """Return for each of `count` rows the row whose answer it borrows, never itself, int64 [count].
+
+    Args:
+        split: "train" or "eval", for the message.
 
     Raises:
         DataError: there are fewer than two rows.
     """
     if count < 2:
         raise DataError(
-            f"the objective sets every prompt beside an answer to another one, and there is {count} row; it needs two"
+            f"the objective sets every prompt beside an answer to another one, and data.{split} has {count} row; it "
+            f"needs two: add rows{', or leave out data.eval' if split == 'eval' else ''}"
         )
     # RandomState's streams are frozen by NumPy for ever.
     round_trip = np.random.RandomState(_SEED).permutation(count)

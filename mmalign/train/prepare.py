@@ -154,7 +154,7 @@ def _prepare(split: str, source: str, how: Preparation, directory: Path, media: 
         _require_selected(split, quarantine, left_out)
         quarantine.check()
         if how.borrows:
-            _lend_answers(unfinished, how.config.max_length)
+            _lend_answers(unfinished, split, how.config.max_length)
         facts = {
             "fingerprint": fingerprint,
             "content": content,
@@ -260,12 +260,12 @@ def _write_rows(directory: Path, rows: Iterator[KeptRow], seen_as: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _lend_answers(directory: Path, max_length: int | None) -> None:
+def _lend_answers(directory: Path, split: str, max_length: int | None) -> None:
     """Choose for every row the answer to another prompt, and count its tokens among those of the row's responses."""
     lengths, responses = np.load(directory / "lengths.npy"), np.load(directory / "responses.npy")
     counts = lengths[:, :, COLUMNS.index("responses")]
     own, ends = counts[:, 0], np.cumsum(counts).reshape(counts.shape)[:, 0]
-    lender = lenders(len(lengths))
+    lender = lenders(len(lengths), split)
     place = np.arange(len(lengths)) % own[lender]
     room = room_for_answer(lengths[:, 0, COLUMNS.index("prompt_tokens")], max_length)
     borrowed = np.minimum(responses[ends[lender] - own[lender] + place], room)

@@ -184,6 +184,17 @@ MISTAKES = [
         "reference: stage_start\n    objective: [{name: simpo}]",
         "r.yaml:21: stages.2.reference: objective simpo compares with no reference; remove this key, or use one that d",
     ),
+    (
+        "adapter: keep",
+        "objective: [{name: mdpo}, {name: dckd}]\n    model: {teacher: {path: big}}",
+        "r.yaml:21: stages.2.objective: mdpo reads rows under changed media, and dckd a teacher's table",
+    ),
+    ("adapter: keep", "start: esay", "r.yaml:21: stages.2.start: 'esay' is no stage before; did you mean 'easy'? (wri"),
+    (
+        "adapter: keep",
+        "reference: first_strat",
+        "stages.2.reference: 'first_strat' is no stage before; did you mean 'f",
+    ),
     ("lora: {rank: 16}", "lora: {rank: 16}\n  quantize: 4bit", "stages.1.adapter: an adapter on weights in 4bit canno"),
     ("recipe: preference", "recipe: sft\nobjective: [{name: sft}]", "r.yaml:8: objective: stands twice"),
     ("{score_gap: {above: 2}}", "{pair: 0}", "stages.1.data.select.pair: must be at least 1, got 0"),
@@ -218,6 +229,30 @@ def test_relabelling_options_are_checked_with_the_recipe():
         with pytest.raises(ConfigError) as caught:
             stages("  train: rows.jsonl\n", f"  train: rows.jsonl\n  relabel: {new}\n")
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "objective"),
+    [
+        ("reference_update: {kind: sync, every_steps: 8}", "{name: dpo}"),
+        ("teacher: {path: big}", "{name: dckd}"),
+        ("token_reward: judge", "{name: sail}"),
+    ],
+)
+def test_an_sft_stage_leaves_out_what_only_preferences_read(key, objective):
+    text = RECIPE.replace("  path: base\n", f"  path: base\n  {key}\n").replace("{name: dpo, beta: 0.1}", objective)
+    sft, easy, _ = stages_of(loads(text, check_objectives=needs_of))
+    name = key.split(":")[0]
+    assert getattr(sft.recipe.model, name) is None
+    assert getattr(easy.recipe.model, name) is not None
+
+
+def test_teachers_and_reward_models_may_be_results_of_stages_before():
+    taught = "    adapter: keep\n    model: {teacher: {path: easy, contrast: sft}}\n    objective: [{name: adpa}]\n"
+    teacher = stages("    adapter: keep\n", taught)[2].recipe.model.teacher
+    assert (teacher.path, teacher.contrast) == ("runs/x/stages/2-easy/final", "runs/x/stages/1-sft/final")
+    rewarded = "    adapter: keep\n    model: {token_reward: easy}\n    objective: [{name: sail}]\n"
+    assert stages("    adapter: keep\n", rewarded)[2].recipe.model.token_reward == "runs/x/stages/2-easy/final"
 
 
 def test_an_adapter_to_go_on_with_needs_its_settings():

@@ -224,6 +224,8 @@ def test_a_number_outside_its_rule_is_refused(name, wrong, rule):
         ({"name": "dpo", "sources": ["a"]}, "it is read by infifpo, infifpo_sum, poft"),
         ({"name": "poft", "clip": True}, "it is read by infifpo, infifpo_sum"),
         ({"name": "more"}, "is not here: its weights of data sets"),
+        ({"name": "HALVA"}, "is not here: it compares aligned phrases .*take mask_dpo or ddpo"),
+        ({"name": "Nash-MD"}, "is not here: it is a policy gradient on answers drawn in every step.*sppo"),
         ({"name": "P3O"}, "is not here: it is a policy gradient"),
     ],
     ids=lambda value: str(value),

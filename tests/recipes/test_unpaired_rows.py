@@ -147,11 +147,14 @@ def test_a_borrowed_answer_is_cut_where_the_bound_on_tokens_is_and_counts_in_the
 
 def test_every_row_borrows_from_another_and_lends_once():
     for count in (2, 3, 97):
-        lender = lenders(count)
+        lender = lenders(count, "train")
         assert sorted(lender.tolist()) == list(range(count))
         assert (lender != np.arange(count)).all()
-    with pytest.raises(DataError, match="sets every prompt beside an answer to another one, and there is 1 row"):
-        lenders(1)
+    for split, way_out in (("train", "add rows$"), ("eval", "add rows, or leave out data.eval$")):
+        with pytest.raises(
+            DataError, match=f"beside an answer to another one, and data.{split} has 1 row; .*{way_out}"
+        ):
+            lenders(1, split)
 
 
 def test_a_borrowed_answer_stands_behind_the_row_s_own_and_is_cut_by_its_end():
