@@ -25,6 +25,7 @@ LABELS = ("label", "kto_tag")
 _PAIR_SCORE_COLUMNS = tuple(name for pair in PAIR_SCORES for name in pair)
 MEANINGFUL = (*_MEDIA, *_REJECTED_MEDIA, "system", "history", "margin", "is_tie", *_PAIR_SCORE_COLUMNS)
 _EMPTY_TEXTS = ("", "[]", "{}")
+_TEXTS_THAT_JUDGE = frozenset("true false yes no good bad desirable undesirable 0 1".split())
 
 
 class Watched(dict):
@@ -106,18 +107,23 @@ def _label(values: Watched) -> bool | None:
     """Return how the only answer of a row was judged.
 
     A text under `label` is a class or a name, as in many tables, and judges nothing; a number might, and nobody knows
-    which way.
+    which way. A text that says true or false would judge, and without it a bad answer would be imitated.
     """
     found: dict[str, bool] = {}
     for name in LABELS:
         raw = dict(values).get(name)
         if isinstance(raw, bool):
             found[name] = values.get(name)
-        elif isinstance(raw, int | float) or (name == "kto_tag" and not is_empty(raw)):
-            raise RowError("judgement of an answer must be true or false", field=name, value=raw)
+        elif isinstance(raw, int | float) or (name == "kto_tag" and not is_empty(raw)) or _judges(raw):
+            hint = "write true or false, without quotation marks" if isinstance(raw, str) else ""
+            raise RowError("judgement of an answer must be true or false", field=name, value=raw, hint=hint)
     if len(set(found.values())) > 1:
         raise RowError("row says in two ways how its answer was judged", field="label", value=found)
     return next(iter(found.values()), None)
+
+
+def _judges(raw: Any) -> bool:
+    return isinstance(raw, str) and raw.strip().lower() in _TEXTS_THAT_JUDGE
 
 
 def _is_tie(raw: Any) -> bool:

@@ -89,6 +89,9 @@ def test_a_systems_text_that_is_said_twice_is_put_once():
         (PAIR | {"rejected_images": ["a.jpg"]}, "rejected_images: column rejected_images is not read .got"),
         (PAIR | {"image_path": "a.jpg"}, "image_path: column image_path is not read .*rows of the format trl do not"),
         (PAIR | {"history": [["a", "b"]]}, "history: column history is not read"),
+        *(({"prompt": "q", "completion": "x", "label": text},
+           f"label: judgement of an answer must be true or false .got '{text}'.; write true or false, without quot")
+          for text in ("false", "True", "NO", "good", "undesirable", "0")),
         (PAIR | {"is_tie": "yes", "images": []}, "is_tie: must be true or false .got 'yes'."),
         (PAIR | {"system": 5}, "system: column must be a text .got 5."),
         (PAIR | {"score_chosen": 5}, "score_rejected: only one of the two answers has a score .got 'nothing'."),
@@ -101,6 +104,10 @@ def test_a_systems_text_that_is_said_twice_is_put_once():
 def test_the_column_is_named(row, message):
     with pytest.raises(RowError, match=message):
         preference(row)
+
+
+def test_a_class_under_label_judges_no_answer():
+    assert preference({"prompt": "q", "completion": "x", "label": "kitchen"}).label is None
 
 
 def test_a_watched_row_knows_what_was_read_of_it():
