@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from mmalign.engine.distributions import Distributions, plain_logps
@@ -25,8 +27,12 @@ def distributions_of(base: nn.Module, family: Family, hidden: Tensor, *, bare: b
     if backbone.logit_divisor is not None:
         hidden = hidden / getattr(text, backbone.logit_divisor)
     weight, bias = head_weight(base.get_output_embeddings(), bare=bare)
-    softcap = getattr(text, "final_logit_softcapping", None) if family.softcap else None
-    return Distributions(hidden, weight, bias, softcap)
+    return Distributions(hidden, weight, bias, softcap_of(base.config, family))
+
+
+def softcap_of(config: Any, family: Family) -> float | None:
+    """Return the bound that a model bends its logits under, None where it leaves them as they are."""
+    return getattr(config.get_text_config(), "final_logit_softcapping", None) if family.softcap else None
 
 
 def head_logps(own: Distributions, targets: Tensor) -> Tensor:

@@ -9,20 +9,42 @@ from torch import nn
 
 from mmalign.config.schema import TRL_MIXUP_ALPHA, RecipeConfig
 from mmalign.engine import fingerprint
-from mmalign.engine.load import load_model
+from mmalign.engine.families import family_of
+from mmalign.engine.head import softcap_of
+from mmalign.engine.load import load_config, load_model
 from mmalign.engine.moving_reference import EarlierAdapter, MovingReference
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precomputed, Reference
 from mmalign.engine.reference_table import ReferenceTable
-from mmalign.errors import ConfigError
+from mmalign.errors import ConfigError, ModelError
 from mmalign.objectives.compose import Objective
-from mmalign.objectives.dense import REFERENCE_KL, TOKEN_REWARD
+from mmalign.objectives.dense import GAINED_LOGPS, REFERENCE_KL, TOKEN_REWARD
 from mmalign.recipes.tables import Filling, fill, missing_rows
 from mmalign.train.beside import Sources
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.loop import Course, Split
 from mmalign.train.runtime import is_sharded
 from mmalign.train.step import Learner
+
+
+def require_possible(config: RecipeConfig, objective: Objective, start: str, accelerator: Accelerator) -> None:
+    """Check what the model's configuration and the ranks permit, before rows are prepared and weights are loaded.
+
+    Raises:
+        ConfigError: the reference cannot follow a policy that is spread over ranks.
+        ModelError: the objective reads what a prompt adds to logits, and the model bends them.
+    """
+    if is_sharded(accelerator) and config.model.reference_update is not None:
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} spreads the policy over ranks, and no rank holds the weights that "
+            "model.reference_update would copy; leave it out, or run with DDP"
+        )
+    model = load_config(start, config.model.trust_remote_code)
+    if GAINED_LOGPS in objective.dense and softcap_of(model, family_of(model)) is not None:
+        raise ModelError(
+            f"a {model.model_type} caps its logits, so that what a prompt adds to them is not linear in hidden states; "
+            "use an objective other than nextquill, or history_weight: 0"
+        )
 
 
 def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
@@ -44,11 +66,6 @@ def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, 
 def _at_start(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
     if not objective.needs_reference:
         return NoReference()
-    if is_sharded(accelerator) and config.model.reference_update is not None:
-        raise ConfigError(
-            f"{accelerator.distributed_type.value} spreads the policy over ranks, and no rank holds the weights that "
-            "model.reference_update would copy; leave it out, or run with DDP"
-        )
     # What an adapter starts from is the bare model, unless it goes on with weights that it had before.
     adapter_off = config.model.lora is not None and config.model.adapter is None
     named = config.model.reference

@@ -1,5 +1,7 @@
 """What objectives on whole distributions claim in kind, on tables of logits: contexts by tokens, the truth known."""
 
+from math import inf
+
 import pytest
 import torch
 
@@ -42,18 +44,20 @@ def divergence(start, logits):
     return kl_from(flat(start), flat(logits)).view(ROWS, 2, TOKENS)
 
 
-def trained(spec, logits, tokens, reference, dense):
-    """Return the logits that training reaches, and the mean margin of rewards at the end."""
+def trained(spec, logits, tokens, reference, dense, *, up_to=inf):
+    """Return the logits that training reaches in its steps, or when the mean margin of rewards is `up_to`; and that."""
     objective, moved = build([spec]), logits.clone().requires_grad_()
     optimizer = torch.optim.Adam([moved], lr=0.02)
     for _ in range(STEPS):
         policy = logps_of(moved, tokens, **dense(moved))
         totals = {name: counts.sum() for name, counts in objective.counts(FACTS, policy.lengths()).items()}
         output = objective(policy, reference, FACTS)
+        margin = None if output.rewards is None else output.rewards.diff(dim=1).neg().mean().item()
+        if margin is not None and margin >= up_to:
+            break
         output.loss(totals).backward()
         optimizer.step()
         optimizer.zero_grad()
-    margin = None if output.rewards is None else output.rewards.diff(dim=1).neg().mean().item()
     return moved.detach(), margin
 
 
@@ -64,10 +68,16 @@ def test_tdpo_keeps_whole_predictions_on_the_worse_response_nearer_to_the_refere
     found = {}
     for name in ("dpo", "tdpo1", "tdpo2"):
         moved, margin = trained(
-            {"name": name, "beta": 0.1}, start, tokens, reference, lambda now: {"reference_kl": divergence(start, now)}
+            {"name": name, "beta": 0.1},
+            start,
+            tokens,
+            reference,
+            lambda now: {"reference_kl": divergence(start, now)},
+            up_to=1.0,
         )
         found[name] = divergence(start, moved)[:, 1].sum(-1).mean().item(), margin
     for name in ("tdpo1", "tdpo2"):
+        assert found[name][1] == pytest.approx(found["dpo"][1], rel=0.05), found
         assert found[name][0] < found["dpo"][0], found
 
 

@@ -2,15 +2,18 @@
 
 import gc
 import weakref
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 from accelerate.utils import DistributedType
 from training_runs import configured, recipe, run, write_rows
+from transformers import Gemma2Config
 
-from mmalign.errors import CheckpointError, ConfigError
+from mmalign.errors import CheckpointError, ConfigError, ModelError
 from mmalign.objectives.compose import build
 from mmalign.recipes import references
+from mmalign.recipes.identity import identity_of
 from mmalign.train import loop
 
 SHARDED = SimpleNamespace(distributed_type=DistributedType.FSDP)
@@ -31,6 +34,30 @@ def test_no_second_model_stands_beside_a_policy_that_is_spread_over_ranks(tmp_pa
     config = configured(recipe("model", tmp_path / "rows.jsonl", tmp_path / "run", **model))
     with pytest.raises(ConfigError, match="FSDP spreads the policy over ranks.*leave out model.reference"):
         references.build_reference(config, None, build(config.objective), SHARDED)
+
+
+@pytest.mark.parametrize(("cap", "history_weight", "refused"), [(30.0, 0.1, True), (30.0, 0, False), (None, 1, False)])
+def test_what_history_adds_to_capped_logits_is_refused_from_the_configuration(tmp_path, cap, history_weight, refused):
+    Gemma2Config(final_logit_softcapping=cap).save_pretrained(tmp_path / "model")
+    objective = [{"name": "nextquill", "history_weight": history_weight}]
+    config = configured(recipe("model", tmp_path / "rows.jsonl", tmp_path / "run", objective=objective))
+    alone = SimpleNamespace(distributed_type=DistributedType.NO)
+    expected = pytest.raises(ModelError, match="a gemma2 caps its logits, .*history_weight: 0")
+    with expected if refused else nullcontext():
+        references.require_possible(config, build(config.objective), str(tmp_path / "model"), alone)
+
+
+def test_a_run_knows_the_teacher_and_the_contrast_that_it_began_with(tmp_path):
+    for name in ("model", "teacher", "contrast"):
+        Gemma2Config().save_pretrained(tmp_path / name)
+    taught = {"path": str(tmp_path / "teacher"), "contrast": str(tmp_path / "contrast")}
+    changes = {"objective": [{"name": "adpa"}], "model__teacher": taught}
+    config = configured(recipe("model", tmp_path / "rows.jsonl", tmp_path / "run", **changes))
+    found = [identity_of(config, {}, str(tmp_path / "model"), 1)]
+    for name in ("teacher", "contrast"):
+        Gemma2Config(hidden_size=64 if name == "teacher" else 32).save_pretrained(tmp_path / name)
+        found.append(identity_of(config, {}, str(tmp_path / "model"), 1))
+    assert found[0] != found[1] != found[2] != found[0]
 
 
 def test_a_reference_model_that_became_a_table_is_held_by_nobody(tmp_path, tiny_model, monkeypatch):

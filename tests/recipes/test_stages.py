@@ -370,6 +370,14 @@ def test_a_selection_that_leaves_nothing_says_by_which_rule(tmp_path, settings):
         run(settings(tmp_path / "run", nothing))
 
 
+def test_an_objective_that_cannot_be_built_stops_the_run_before_the_first_stage(tmp_path, settings):
+    values = settings(tmp_path / "run")
+    values["stages"][-1] |= {"objective": [{"name": "dpo", "betta": 1}]}
+    with pytest.raises(ConfigError, match="dpo: unknown option 'betta'"):
+        run(values)
+    assert not list((tmp_path / "run").glob("stages/*/checkpoints"))
+
+
 def test_no_room_for_a_merged_model_is_said(tmp_path, settings, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(

@@ -151,9 +151,7 @@ def test_every_row_borrows_from_another_and_lends_once():
         assert sorted(lender.tolist()) == list(range(count))
         assert (lender != np.arange(count)).all()
     for split, way_out in (("train", "add rows$"), ("eval", "add rows, or leave out data.eval$")):
-        with pytest.raises(
-            DataError, match=f"beside an answer to another one, and data.{split} has 1 row; .*{way_out}"
-        ):
+        with pytest.raises(DataError, match=f"an answer to another one, and data.{split} has 1 row; .*{way_out}"):
             lenders(1, split)
 
 
