@@ -1,5 +1,6 @@
 """Runs whose reference follows the policy: margins begin anew; resumed runs and ranks agree, sharded ones refuse."""
 
+from math import log
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,15 @@ def test_after_a_copy_policy_and_reference_are_one_again(tmp_path, settings, mod
     margins = [line["rewards/margins"] for line in metrics(tmp_path / "run")]
     assert [abs(margin) < 1e-6 for margin in margins] == [True, False, True, False, True]
     assert [line["reference_moves"] for line in metrics(tmp_path / "run")] == [0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("model", [{}, LORA], ids=["full", "adapters"])
+def test_divergences_too_begin_anew_after_a_copy(tmp_path, settings, model):
+    objective = [{"name": "tdpo1", "beta": 0.5}, {"name": "tdpo2", "beta": 0.5}]
+    run(settings(tmp_path / "run", objective=objective, model__reference_update=SYNC, **model))
+    losses = [(line["loss/tdpo1"], line["loss/tdpo2"]) for line in metrics(tmp_path / "run")]
+    anew = [loss == pytest.approx((log(2), log(2)), abs=1e-6) for loss in losses]
+    assert anew == [True, False, True, False, True]
 
 
 @pytest.mark.parametrize("model", [{}, LORA], ids=["full", "adapters"])
