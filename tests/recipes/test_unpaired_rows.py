@@ -1,6 +1,8 @@
 """Rows whose only answer is judged good or bad: KTO and its kin learn from them, with pictures, in any cut."""
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,14 +135,14 @@ def test_a_borrowed_answer_is_cut_where_the_bound_on_tokens_is_and_counts_in_the
     monkeypatch.setattr(BatchReader, "__getitem__", remember)
     run(settings(tmp_path / "free", data__eval=None, train__save_steps=None))
     rows = seen.pop("rows")
-    assert seen == dict(enumerate(rows.lengths[:, RESPONSE_TOKENS].tolist()))
+    assert seen == dict(enumerate(rows.lengths[:, 0, RESPONSE_TOKENS].tolist()))
     assert rows.responses_per_row == (1, 2)
-    prompt, responses = rows.lengths[:, COLUMNS.index("prompt_tokens")], dict(rows.table_rows())
+    prompt, responses = rows.lengths[:, 0, COLUMNS.index("prompt_tokens")], dict(rows.table_rows())
     free, own = dict(seen), max(prompt[row] + max(lengths[:-1]) for row, lengths in enumerate(responses.values()))
     seen.clear()
     run(settings(tmp_path / "bound", data__eval=None, train__save_steps=None, data__max_length=int(own)))
     rows = seen.pop("rows")
-    assert seen == dict(enumerate(rows.lengths[:, RESPONSE_TOKENS].tolist()))
+    assert seen == dict(enumerate(rows.lengths[:, 0, RESPONSE_TOKENS].tolist()))
     assert len(seen) == 6
     assert sum(seen.values()) < sum(free.values())
 
@@ -158,6 +160,13 @@ def test_a_borrowed_answer_stands_behind_the_row_s_own_and_is_cut_by_its_end():
     tree = with_answer_of_another(filler_tree(3), torch.tensor([7, 8, 9]), max_length=4)
     assert [ids.tolist() for ids in tree.response_ids] == [[3], [7, 8]]
     assert tree.levels == (0, -1)
+
+
+def test_a_borrowed_answer_has_no_score_and_no_number():
+    row = replace(filler_tree(3), scores=(2.0,), numbers={"judge": (0.5,)})
+    tree = with_answer_of_another(row, torch.tensor([7, 8, 9]), max_length=None)
+    for given, own in ((tree.scores, 2.0), (tree.numbers["judge"], 0.5)):
+        assert given == (own, pytest.approx(math.nan, nan_ok=True))
 
 
 def test_rows_that_nobody_judged_are_refused(tmp_path, settings):
