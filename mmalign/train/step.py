@@ -90,6 +90,24 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is kept of a micro-batch between its survey and its loss: what the reference and tables said of it.
+
+    Args:
+        noise: what the policy's forward drew its dropout from.
+    """
+
+    reference: GroupLogps | None
+    beside: Beside
+    noise: RandomState
+
+    @classmethod
+    def of(cls, scored: Scored) -> Asked:
+        """Return this of a micro-batch whose policy is asked again."""
+        return cls(reference=scored.reference, beside=scored.beside, noise=scored.noise)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepReport:
     """What a step found, added up over all ranks.
 
@@ -158,29 +176,34 @@ def train_step(
 
 def look_first(
     learner: Learner, loaded: Sequence[LoadedBatch]
-) -> tuple[list[Scored | None], list[dict[str, StepFacts]]]:
+) -> tuple[list[Scored | Asked | None], list[dict[str, StepFacts]]]:
     """Return what each micro-batch is told about its step, and what is scored by now; all ranks call it together.
 
     Nothing is scored for an objective that sees micro-batches one by one. A single micro-batch is scored with gradient,
-    ready for its loss; of several only the reference's log-probs are kept, for gradients of all would not fit.
+    ready for its loss. Of several, what reference and tables said is kept, and nothing of the policy: gradients of all
+    would not fit.
     """
     if not learner.objective.whole_step:
-        nothing: list[Scored | None] = [None] * len(loaded)
+        nothing: list[Scored | Asked | None] = [None] * len(loaded)
         return nothing, [told(learner.memory, {}, {})] * len(loaded)
-    with nullcontext() if len(loaded) == 1 else torch.no_grad():
-        seen = [forward(learner, one) for one in loaded]
-    together, starts = collect(learner.accelerator, [one.survey(learner.objective) for one in seen])
-    return list(seen), [told(learner.memory, together, start) for start in starts]
+    alone, seen, surveys = len(loaded) == 1, [], []
+    for one in loaded:
+        with nullcontext() if alone else torch.no_grad():
+            scored = forward(learner, one)
+        surveys.append(scored.survey(learner.objective))
+        seen.append(scored if alone else Asked.of(scored))
+    together, starts = collect(learner.accelerator, surveys)
+    return seen, [told(learner.memory, together, start) for start in starts]
 
 
-def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | None = None) -> Scored:
+def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | Asked | None = None) -> Scored:
     """Return log-probs and facts of one micro-batch.
 
     Args:
-        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed, and with the same
-            dropout, so that the loss is the one of what the step was told.
+        seen: what an earlier forward of the same micro-batch gave, or what is kept of it; only what is missing is
+            computed, and with the same dropout, so that the loss is the one of what the step was told.
     """
-    if seen is not None and seen.policy.token_logps.requires_grad:
+    if isinstance(seen, Scored):
         return seen
     device = learner.accelerator.device
     batch = loaded.batch.to(device)
