@@ -75,6 +75,11 @@ class Objective:
     parts: tuple[NamedPart, ...]
     description: str
 
+    def __post_init__(self) -> None:
+        names = [named.name for named in self.parts]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"parts of an objective need names of their own; more than one is {sorted(twice)[0]!r}")
+
     @property
     def needs_reference(self) -> bool:
         """Whether any part wants the log-probs of a reference model."""
@@ -251,6 +256,7 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
             f"objective is empty; name at least one of {', '.join(PRESETS)}, e.g. - {{name: dpo, beta: 0.1}}"
         )
     parts: list[NamedPart] = []
+    labels: set[str] = set()
     descriptions: list[str] = []
     for position, spec in enumerate(specs):
         given = dict(spec if isinstance(spec, Mapping) else spec.model_dump(exclude_unset=True))
@@ -262,8 +268,12 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
         weight = _weight(given, where)
         renamed, called = _renamed(given, name, preset, where)
         options = read_options(preset.options, renamed, where, readers=readers_of, called=called)
-        label = _unused(preset.name, {named.name for named in parts})
-        parts += [NamedPart(label + suffix, weight * share, part) for suffix, share, part in preset.parts(options)]
+        label = _unused(preset.name, labels)
+        labels.add(label)
+        made = [NamedPart(label + suffix, weight * share, part) for suffix, share, part in preset.parts(options)]
+        if not made:
+            raise ConfigError(f"{where}: all its weights are 0, so it teaches nothing; set one above 0, or remove it")
+        parts += made
         descriptions.append(("" if weight == 1 else f"{weight:g} * ") + f"{preset.name}({described(options)})")
     objective = Objective(tuple(parts), " + ".join(descriptions))
     if objective.views and TEACHER_LOGPS in objective.dense:

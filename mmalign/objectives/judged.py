@@ -144,7 +144,8 @@ class AgreementGate(PairRule):
         """Return omega [P], without gradient."""
         margin = (pairs.better - pairs.worse).detach()
         gap = judged_gap(pairs, self.judge)
-        sure = torch.sigmoid(torch.minimum(margin, gap)) >= self.confidence
+        surest = torch.where(margin == 0, gap, torch.minimum(margin, gap))
+        sure = torch.sigmoid(surest) >= self.confidence
         return (sure & (gap > 0) & (margin >= 0)).to(pairs.scores)
 
 
