@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from mmalign.engine.distributions import Distributions, plain_logps
 from mmalign.engine.families import Family, backbone_of
@@ -25,8 +26,12 @@ def distributions_of(base: nn.Module, family: Family, hidden: Tensor, *, bare: b
     if backbone.logit_divisor is not None:
         hidden = hidden / getattr(text, backbone.logit_divisor)
     weight, bias = head_weight(base.get_output_embeddings(), bare=bare)
-    softcap = getattr(text, "final_logit_softcapping", None) if family.softcap else None
-    return Distributions(hidden, weight, bias, softcap)
+    return Distributions(hidden, weight, bias, softcap_of(base.config, family))
+
+
+def softcap_of(config: PretrainedConfig, family: Family) -> float | None:
+    """Return what a model caps its logits at, None where it leaves them as they are."""
+    return getattr(config.get_text_config(), "final_logit_softcapping", None) if family.softcap else None
 
 
 def head_logps(own: Distributions, targets: Tensor) -> Tensor:

@@ -106,15 +106,24 @@ class LogitGain:
         Raises:
             ModelError: the model bends its logits.
         """
-        if own.softcap is not None:
-            raise ModelError(
-                "this model caps its logits, so that what a prompt adds to them is not linear in hidden states; use an "
-                "objective other than nextquill, or history_weight: 0"
-            )
+        require_uncapped(own.softcap)
         seen, there = places_in_view(batch, self.view)
         difference = replace(own, hidden=own.hidden[seen] - own.hidden[there], bias=None)
         gained = head_logps(difference, batch.targets[seen])
         return _cells_of(seen, batch, gained)
+
+
+def require_uncapped(softcap: float | None) -> None:
+    """Check that differences of logits are those of hidden states.
+
+    Raises:
+        ModelError: the model bends its logits.
+    """
+    if softcap is not None:
+        raise ModelError(
+            f"this model caps its logits (at {softcap:g}), so that what a prompt adds to them is not linear in hidden "
+            "states; use an objective other than nextquill, or history_weight: 0"
+        )
 
 
 def with_likeliest(own: Distributions, batch: TreeBatch) -> tuple[Distributions, Tensor]:

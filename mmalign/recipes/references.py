@@ -9,20 +9,43 @@ from torch import nn
 
 from mmalign.config.schema import TRL_MIXUP_ALPHA, RecipeConfig
 from mmalign.engine import fingerprint
-from mmalign.engine.load import load_model
+from mmalign.engine.families import family_of
+from mmalign.engine.head import softcap_of
+from mmalign.engine.load import load_config, load_model
 from mmalign.engine.moving_reference import EarlierAdapter, MovingReference
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precomputed, Reference
 from mmalign.engine.reference_table import ReferenceTable
+from mmalign.engine.token_terms import require_uncapped
 from mmalign.errors import ConfigError
 from mmalign.objectives.compose import Objective
-from mmalign.objectives.dense import REFERENCE_KL, TOKEN_REWARD
+from mmalign.objectives.dense import GAINED_LOGPS, REFERENCE_KL, TOKEN_REWARD
 from mmalign.recipes.tables import Filling, fill, missing_rows
 from mmalign.train.beside import Sources
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.loop import Course, Split
 from mmalign.train.runtime import is_sharded
 from mmalign.train.step import Learner
+
+
+def require_possible(config: RecipeConfig, objective: Objective, start: str, accelerator: Accelerator) -> None:
+    """Check what is known to be impossible before rows are prepared and models are loaded.
+
+    Args:
+        start: directory or hub id of the model as it starts; its config alone is read.
+
+    Raises:
+        ConfigError: no rank holds the weights that the reference would follow.
+        ModelError: the model caps its logits, and the objective takes differences of them.
+    """
+    if is_sharded(accelerator) and config.model.reference_update is not None:
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} spreads the policy over ranks, and no rank holds the weights that "
+            "model.reference_update would copy; leave it out, or run with DDP"
+        )
+    if GAINED_LOGPS in objective.dense:
+        model = load_config(start, config.model.trust_remote_code)
+        require_uncapped(softcap_of(model, family_of(model)))
 
 
 def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
@@ -44,11 +67,6 @@ def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, 
 def _at_start(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:
     if not objective.needs_reference:
         return NoReference()
-    if is_sharded(accelerator) and config.model.reference_update is not None:
-        raise ConfigError(
-            f"{accelerator.distributed_type.value} spreads the policy over ranks, and no rank holds the weights that "
-            "model.reference_update would copy; leave it out, or run with DDP"
-        )
     # What an adapter starts from is the bare model, unless it goes on with weights that it had before.
     adapter_off = config.model.lora is not None and config.model.adapter is None
     named = config.model.reference

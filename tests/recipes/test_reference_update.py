@@ -94,4 +94,4 @@ def test_ranks_that_share_the_weights_cannot_copy_them(settings, tmp_path, model
     config = configured(settings(tmp_path / "run", model__reference_update=SYNC, **model))
     sharded = SimpleNamespace(distributed_type=DistributedType.FSDP)
     with pytest.raises(ConfigError, match="FSDP spreads the policy.*model.reference_update would copy; leave it out"):
-        references.build_reference(config, None, build(config.objective), sharded)
+        references.require_possible(config, build(config.objective), config.model.path, sharded)
