@@ -136,7 +136,7 @@ class Objective:
         """What it reads beside the policy, by the names of `mmalign.config.needs`."""
         return frozenset((*self.dense, *((REFERENCE,) if self.needs_reference else ())))
 
-    def require_scores(self, preference: Preference) -> None:
+    def require_row(self, preference: Preference) -> None:
         """Check that a row has the scores and numbers, and an only answer the judgement, that some part reads.
 
         Raises:
@@ -153,7 +153,7 @@ class Objective:
                 raise RowError(
                     "response has no score, and the objective reads scores",
                     field=f"responses[{min(wanting)}].score",
-                    hint=f"{named.name} weighs pairs by how far scores are apart; score the rows, or take dpo",
+                    hint=f"{named.name} reads the score of every response that it reads; score the rows, or take dpo",
                 )
             require_numbers(preference, named.part.numbers, named.part.responses_read(preference.levels()))
 

@@ -62,9 +62,7 @@ class CounterfactualLikelihood(_OfBest):
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B]: the weighted sum over tokens, scaled so that by the tokens of the step it is a weighted mean."""
         weights, tokens = step.survey.sum(0)
-        losses = -policy.token_logps[:, 0].masked_fill(~policy.mask[:, 0], 0.0)
-        if policy.token_weights is not None:
-            losses = losses * policy.token_weights[:, 0]
+        losses = -policy.counted(policy.token_logps)[:, 0]
         scale = (tokens / weights.clamp(min=torch.finfo(weights.dtype).tiny)).to(losses)
         return imitated_weight(facts) * (self._weights(policy) * losses).sum(-1) * scale
 
@@ -84,7 +82,4 @@ class GainedLikelihood(_OfBest):
 
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B]: weight times the sum over tokens."""
-        gained = policy.dense[GAINED_LOGPS][:, 0].masked_fill(~policy.mask[:, 0], 0.0)
-        if policy.token_weights is not None:
-            gained = gained * policy.token_weights[:, 0]
-        return -imitated_weight(facts) * gained.sum(-1)
+        return -imitated_weight(facts) * policy.counted(policy.dense[GAINED_LOGPS])[:, 0].sum(-1)

@@ -107,10 +107,7 @@ class Imitation(Part):
         """Return [B]: weight times the cost, summed over tokens, or averaged."""
         read = self._read(facts)
         counted = policy.mask & read[..., None]
-        cost = self._costs(policy, counted)
-        if policy.token_weights is not None:
-            cost = cost * policy.token_weights
-        sums = cost.sum(-1)
+        sums = policy.counted(self._costs(policy, counted)).sum(-1)
         if self.per == "token":
             return facts.weight * sums.sum(1)
         means = sums / policy.lengths().clamp(min=1)

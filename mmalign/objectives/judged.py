@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmalign.objectives.pairwise import PairRule, Pairs, Survey
+from mmalign.objectives.pairwise import PairRule, Pairs, Survey, selected_weight
 from mmalign.objectives.rules import score_gap
 
 
@@ -181,7 +181,4 @@ class SelectedByPeer(PairRule):
         survey = Survey.of(pairs.step.survey)
         by_seed = survey.seed.argsort(stable=True)
         order = by_seed[survey.noted[by_seed].argsort(descending=True, stable=True)]
-        selected = order.argsort() < max(1, math.floor(self.share * len(order) + 1e-9))
-        fullness = survey.weight.sum() / (survey.weight * selected).sum().clamp(min=torch.finfo(torch.float64).tiny)
-        here = slice(pairs.step.start, pairs.step.start + len(pairs.index))
-        return (selected * fullness)[here].to(pairs.scores)
+        return selected_weight(pairs, order.argsort() < max(1, math.floor(self.share * len(order) + 1e-9)))

@@ -30,7 +30,7 @@ from mmalign.engine.tree import NOT_OF_THE_ROW, TreeBatch
 from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
-from mmalign.objectives.compose import Objective, ObjectiveOutput
+from mmalign.objectives.compose import Objective
 from mmalign.objectives.terms import Memory, StepFacts
 from mmalign.train.beside import NO_SOURCES, Beside, Sources, look_up
 from mmalign.train.loader import LoadedBatch
@@ -223,12 +223,6 @@ def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | Asked | None =
         beside=beside,
         noise=noise,
     )
-
-
-def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, GroupLogps]:
-    """Return what the objective says about one micro-batch that is a step by itself, and the policy's log-probs."""
-    scored = forward(learner, loaded)
-    return learner.objective(scored.policy, scored.reference, scored.facts), scored.policy
 
 
 def _policy_logps(learner: Learner, batch: TreeBatch, beside: Beside) -> GroupLogps:

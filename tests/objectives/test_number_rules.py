@@ -201,17 +201,17 @@ def row(*numbers):
 
 def test_a_row_without_a_number_that_is_read_is_refused_with_the_way_out():
     objective = build([{"name": "infifpo", "sources": ["qwen"]}])
-    objective.require_scores(row({"logp/qwen": -3.0, "tokens/qwen": 3}, {"logp/qwen": -4.0, "tokens/qwen": 2}))
+    objective.require_row(row({"logp/qwen": -3.0, "tokens/qwen": 3}, {"logp/qwen": -4.0, "tokens/qwen": 2}))
     with pytest.raises(RowError) as refused:
-        objective.require_scores(row({"logp/qwen": -3.0, "tokens/qwen": 3}, {"logp/qwen": -4.0}))
+        objective.require_row(row({"logp/qwen": -3.0, "tokens/qwen": 3}, {"logp/qwen": -4.0}))
     assert refused.value.reason == "response lacks a number that the objective reads"
     assert "responses[1].scores.tokens/qwen" in str(refused.value)
     assert "mmalign data score ROWS --model DIR --as qwen -o OUT" in str(refused.value)
 
 
 def test_only_responses_that_are_read_need_the_number():
-    build([{"name": "poft", "sources": ["a"]}]).require_scores(row({"logp/a": -3.0, "tokens/a": 3}, {}))
-    build([{"name": "selm", "exploration": 0.0}]).require_scores(row({}, {}))
+    build([{"name": "poft", "sources": ["a"]}]).require_row(row({"logp/a": -3.0, "tokens/a": 3}, {}))
+    build([{"name": "selm", "exploration": 0.0}]).require_row(row({}, {}))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_only_responses_that_are_read_need_the_number():
 )
 def test_a_number_outside_its_rule_is_refused(name, wrong, rule):
     with pytest.raises(RowError, match=rule) as refused:
-        build([{"name": name}]).require_scores(row(wrong, wrong))
+        build([{"name": name}]).require_row(row(wrong, wrong))
     assert refused.value.reason == "a number of a response is not what it must be"
 
 

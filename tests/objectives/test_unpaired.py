@@ -152,10 +152,10 @@ def row(label, answers=1):
 
 def test_an_answer_that_nobody_judged_is_refused_where_judgements_are_read():
     objective = build([{"name": "kto"}, {"name": "sft"}])
-    objective.require_scores(row(True))
-    objective.require_scores(row(None, answers=2))
+    objective.require_row(row(True))
+    objective.require_row(row(None, answers=2))
     with pytest.raises(RowError, match="stands alone and is not judged.*kto has to know .*label: true or false"):
-        objective.require_scores(row(None))
+        objective.require_row(row(None))
 
 
 def test_a_bad_answer_is_never_imitated():
