@@ -12,10 +12,9 @@ then, and --resume goes on from the checkpoint before.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from zlib import crc32
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -26,13 +25,14 @@ from mmalign.engine.logps import GroupLogps
 from mmalign.engine.moving_reference import MovingReference
 from mmalign.engine.reference import NoReference, Reference
 from mmalign.engine.token_terms import LogPurity
-from mmalign.engine.tree import NOT_OF_THE_ROW, TreeBatch
+from mmalign.engine.tree import TreeBatch
 from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.compose import Objective
 from mmalign.objectives.terms import Memory, StepFacts
 from mmalign.train.beside import NO_SOURCES, Beside, Sources, look_up
+from mmalign.train.groups import facts_of, groups_of
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
 from mmalign.train.noise import RandomState, drawing_from, random_state
@@ -252,36 +252,6 @@ def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[st
         sums = torch.tensor(list(counts.values()), dtype=torch.float64, device=learner.accelerator.device)
         counts = dict(zip(counts, learner.accelerator.reduce(sums, reduction="sum").tolist(), strict=True))
     return counts
-
-
-def facts_of(batch: TreeBatch) -> GroupFacts:
-    """Return what is known of the batch's groups before any forward."""
-    device, groups = batch.weight.device, slice(batch.groups)
-    ids, tags = batch.ids[groups], batch.tags[groups]
-    return GroupFacts(
-        levels=batch.levels[groups],
-        weight=batch.weight[groups],
-        margin=batch.margin[groups],
-        response_mask=(batch.response_lengths[groups] > 0) & (batch.levels[groups] != NOT_OF_THE_ROW),
-        scores=batch.scores[groups],
-        seed=torch.tensor([crc32(name.encode()) for name in ids], device=device),
-        annotator=torch.tensor([crc32(one.get("annotator", "").encode()) for one in tags], device=device),
-        numbers={name: values[groups] for name, values in batch.numbers.items()},
-    )
-
-
-def groups_of(
-    token_logps: Tensor, batch: TreeBatch, dense: Mapping[str, Tensor] | None = None, log_purity: Tensor | None = None
-) -> GroupLogps:
-    """Return numbers of the rows of a batch as those of its groups, with their views."""
-    mask = batch.response_mask
-    tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
-    rows = GroupLogps(token_logps, mask, batch.token_weights, tokens, log_purity, dense or {})
-    own, *others = (
-        rows.mapped(lambda value, start=start: value[start : start + batch.groups])
-        for start in range(0, len(mask), batch.groups)
-    )
-    return replace(own, views={view.name: seen for view, seen in zip(batch.views, others, strict=True)})
 
 
 def _clip(learner: Learner) -> Tensor | float:
