@@ -187,11 +187,12 @@ class OurSide:
 
     def step(self) -> float:
         """Compute loss and gradients once and return the loss."""
-        from mmalign.train.step import count_over_ranks, score
+        from mmalign.train.step import count_over_ranks, forward
 
         self.model.zero_grad(set_to_none=True)
         totals = count_over_ranks(self._learner, [self._loaded])
-        loss = score(self._learner, self._loaded)[0].loss(totals)
+        scored = forward(self._learner, self._loaded)
+        loss = self._learner.objective(scored.policy, scored.reference, scored.facts).loss(totals)
         self._learner.accelerator.backward(loss)
         return float(loss.detach())
 

@@ -34,7 +34,7 @@ from mmalign.modalities.table import limits_below
 from mmalign.recipes import train as recipes_train
 from mmalign.recipes.configuration import load_recipe
 from mmalign.recipes.recipe_files import write_recipe
-from mmalign.train.step import groups_of
+from mmalign.train.groups import groups_of
 
 BLIND_STEPS, ROWS_PER_STEP = 25, 16
 STEPS, PAIRS_PER_STEP = 60, 8

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from mmalign.engine.distributions import Distributions, plain_logps
 from mmalign.engine.families import Family, backbone_of
@@ -30,8 +29,8 @@ def distributions_of(base: nn.Module, family: Family, hidden: Tensor, *, bare: b
     return Distributions(hidden, weight, bias, softcap_of(base.config, family))
 
 
-def softcap_of(config: Any, family: Family) -> float | None:
-    """Return the bound that a model bends its logits under, None where it leaves them as they are."""
+def softcap_of(config: PretrainedConfig, family: Family) -> float | None:
+    """Return what a model caps its logits at, None where it leaves them as they are."""
     return getattr(config.get_text_config(), "final_logit_softcapping", None) if family.softcap else None
 
 

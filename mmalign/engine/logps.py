@@ -67,8 +67,12 @@ class GroupLogps:
 
     def sums(self) -> Tensor:
         """Return the log-prob of each response [B, K]: summed over its tokens, times their weights if any."""
-        token_logps = self.token_logps.masked_fill(~self.mask, 0.0)
-        return (token_logps if self.token_weights is None else token_logps * self.token_weights).sum(-1)
+        return self.counted(self.token_logps).sum(-1)
+
+    def counted(self, values: Tensor) -> Tensor:
+        """Return a number of every token [B, K, T] times the weights of tokens, if any; 0 where there is no token."""
+        values = values.masked_fill(~self.mask, 0.0)
+        return values if self.token_weights is None else values * self.token_weights
 
     def means(self) -> Tensor:
         """Return `sums` per token [B, K]; 0 for a response without tokens."""

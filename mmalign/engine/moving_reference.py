@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mmalign.engine.distributions import Distributions
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference import FrozenCopy
+from mmalign.engine.token_terms import ReferenceKl, States
 from mmalign.engine.tree import TreeBatch
 from mmalign.errors import ModelError
 
@@ -35,22 +39,36 @@ class EarlierAdapter:
     @torch.no_grad()
     def __call__(self, batch: TreeBatch) -> Tensor:
         """Return the log-probs under these weights, without dropout."""
-        training = self.policy.training
-        self.policy.eval()
-        try:
-            with self._in_place():
-                return self.policy(batch)
-        finally:
-            self.policy.train(training)
+        with self._in_place():
+            return self.policy(batch)
+
+    @torch.no_grad()
+    def with_distributions(self, batch: TreeBatch) -> tuple[Tensor, ReferenceKl]:
+        """Return log-probs and distributions under these weights; good until they move."""
+        with self._in_place():
+            logps, found = self.policy(batch, also=(States(),))
+            # The head is taken along: by the time it is read, the policy's own weights are in place again.
+            own = self.policy.distributions(found["states"])
+            head = {"weight": _without_graph(own.weight), "bias": _without_graph(own.bias)}
+        return logps, ReferenceKl(found["states"], partial(self._under, head))
+
+    def _under(self, head: Mapping[str, Tensor | None], states: Tensor) -> Distributions:
+        return replace(self.policy.distributions(states), **head)
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """Exchange the weights inside the block. Parameters stay the same objects: optimiser and ranks know them."""
+        """Exchange the weights inside the block, without dropout there.
+
+        Parameters stay the same objects: optimiser and ranks know them.
+        """
+        training = self.policy.training
+        self.policy.eval()
         self._exchange()
         try:
             yield
         finally:
             self._exchange()
+            self.policy.train(training)
 
     def _exchange(self) -> None:
         for name, weight in trained_weights(self.policy).items():
@@ -100,6 +118,10 @@ class MovingReference:
         """Return the log-probs under the reference as it stands."""
         return self._reference(batch)
 
+    def with_distributions(self, batch: TreeBatch) -> tuple[Tensor, ReferenceKl]:
+        """Return log-probs and distributions under the reference as it stands."""
+        return self._reference.with_distributions(batch)
+
     def moves(self, step: int) -> int:
         """Return how often it has moved by the end of `step`."""
         return step // self.every_steps
@@ -112,6 +134,11 @@ class MovingReference:
         trained = trained_weights(self._policy)
         for name, weight in self.weights.items():
             weight.mul_(1.0 - self.share).add_(trained[name].data, alpha=self.share)
+
+
+def _without_graph(weight: Tensor | None) -> Tensor | None:
+    """Return a tensor on the same memory, which stays when a parameter is given another."""
+    return None if weight is None else weight.detach()
 
 
 def trained_weights(policy: Policy) -> dict[str, nn.Parameter]:

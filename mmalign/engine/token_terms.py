@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmalign.engine.distributions import Distributions, chosen_logps, kl_from, most_probable
 from mmalign.engine.head import head_log_purity, head_logps
-from mmalign.engine.tree import TreeBatch, likeliest_places, places_in_view
+from mmalign.engine.tree import TreeBatch, likeliest_places, places_in_view, places_of_rows
 from mmalign.errors import ModelError
 
 
@@ -35,8 +35,9 @@ class LogPurity:
     name: str = "log_purity"
 
     def __call__(self, own: Distributions, batch: TreeBatch) -> Tensor:
-        """Return [B, K, R]."""
-        return cells(batch, head_log_purity(own))
+        """Return [B, K, R], 0 outside the responses of rows as they are."""
+        places = places_of_rows(batch)
+        return _cells_of(places, batch, head_log_purity(replace(own, hidden=own.hidden[places])))
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ class ReferenceKl:
     name: str = "reference_kl"
 
     def __call__(self, own: Distributions, batch: TreeBatch) -> Tensor:
-        """Return [B, K, R]."""
-        return cells(batch, kl_from(self.read(self.states), own))
+        """Return [B, K, R], 0 outside the responses of rows as they are."""
+        places = places_of_rows(batch)
+        ours = replace(own, hidden=own.hidden[places])
+        return _cells_of(places, batch, kl_from(self.read(self.states[places]), ours))
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,24 @@ class LogitGain:
         Raises:
             ModelError: the model bends its logits.
         """
-        if own.softcap is not None:
-            raise ModelError(
-                "this model caps its logits, so that what a prompt adds to them is not linear in hidden states; use an "
-                "objective other than nextquill, or history_weight: 0"
-            )
+        require_uncapped(own.softcap)
         seen, there = places_in_view(batch, self.view)
         difference = replace(own, hidden=own.hidden[seen] - own.hidden[there], bias=None)
         gained = head_logps(difference, batch.targets[seen])
-        return cells(batch, gained.new_zeros(len(batch.targets)).index_copy(0, seen, gained))
+        return _cells_of(seen, batch, gained)
+
+
+def require_uncapped(softcap: float | None) -> None:
+    """Check that differences of logits are those of hidden states.
+
+    Raises:
+        ModelError: the model bends its logits.
+    """
+    if softcap is not None:
+        raise ModelError(
+            f"this model caps its logits (at {softcap:g}), so that what a prompt adds to them is not linear in hidden "
+            "states; use an objective other than nextquill, or history_weight: 0"
+        )
 
 
 def with_likeliest(own: Distributions, batch: TreeBatch) -> tuple[Distributions, Tensor]:
@@ -127,6 +139,11 @@ def with_likeliest(own: Distributions, batch: TreeBatch) -> tuple[Distributions,
     likeliest = most_probable(replace(own, hidden=own.hidden[asked]), 1, vocabulary).squeeze(1)
     measured = replace(own, hidden=own.hidden.index_copy(0, asked, own.hidden[seen]))
     return measured, batch.targets.index_copy(0, asked, likeliest)
+
+
+def _cells_of(places: Tensor, batch: TreeBatch, values: Tensor) -> Tensor:
+    """Return values [M] of some of the N response tokens in their places [B, K, R]; 0 elsewhere."""
+    return cells(batch, values.new_zeros(len(batch.target_rows)).index_copy(0, places, values))
 
 
 def cells(batch: TreeBatch, values: Tensor) -> Tensor:

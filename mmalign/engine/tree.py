@@ -116,7 +116,12 @@ def collate(trees: Sequence[PromptTree], family: Family, pad_id: int, views: Seq
         family: tells how media tensors of different rows are put together.
         pad_id: any id of the vocabulary that is no media placeholder; padding is never attended to.
         views: of the groups, in this order.
+
+    Raises:
+        ValueError: what a tree says of its responses is not of as many as it has.
     """
+    for tree in trees:
+        _require_one_count(tree)
     rows = [_row(tree) for tree in trees]
     lengths = _stack([torch.tensor([len(r) for r in tree.response_ids]) for tree in trees], 0)
     prompt_lengths = torch.tensor([len(tree.prompt_ids) for tree in trees])
@@ -197,6 +202,16 @@ def places_in_view(batch: TreeBatch, view: str) -> tuple[Tensor, Tensor]:
     return number[:groups][mask[rows]], number[rows][mask[rows]]
 
 
+def places_of_rows(batch: TreeBatch) -> Tensor:
+    """Return which of the N response tokens are of a row's own responses, read as the row is: int64 [M].
+
+    Left out are those of views, and of answers to other prompts.
+    """
+    own = batch.response_mask & (batch.levels != NOT_OF_THE_ROW)[..., None]
+    own = own & (torch.arange(len(own), device=own.device) < batch.groups)[:, None, None]
+    return own[batch.response_mask].nonzero().squeeze(1)
+
+
 def _row(tree: PromptTree) -> tuple[Tensor, Tensor, Tensor]:
     """Return token ids, segments and stand-alone indices of one tree, each [P + R_1 + ... + R_K]."""
     prompt_length = len(tree.prompt_ids)
@@ -227,6 +242,14 @@ def concatenate(tensors: Sequence[Tensor], fill: float = 0.0) -> Tensor:
         padding = [amount for extent in reversed(missing) for amount in (0, extent)]
         filled.append(pad(tensor, padding, value=fill) if any(missing) else tensor)
     return torch.cat(filled)
+
+
+def _require_one_count(tree: PromptTree) -> None:
+    """All that is said of responses is about the same ones: what is stacked apart would be filled up silently."""
+    said = {"levels": tree.levels, "scores": tree.scores, "weights": tree.response_weights, **tree.numbers}
+    for name, values in said.items():
+        if values is not None and len(values) != len(tree.response_ids) and (values or name != "scores"):
+            raise ValueError(f"row {tree.id}: {len(tree.response_ids)} responses, and {name} of {len(values)}")
 
 
 def _numbers(trees: Sequence[PromptTree]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmalign.objectives.pairwise import PairRule, Pairs, Survey
+from mmalign.objectives.pairwise import PairRule, Pairs, Survey, selected_weight
 from mmalign.objectives.rules import score_gap
 from mmalign.objectives.terms import Memory
 
@@ -118,7 +118,4 @@ class SelectedWeight(PairRule):
 
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return omega [P]."""
-        chosen, weight = self.by.selected(pairs), Survey.of(pairs.step.survey).weight
-        fullness = weight.sum() / (weight * chosen).sum().clamp(min=torch.finfo(weight.dtype).tiny)
-        here = slice(pairs.step.start, pairs.step.start + len(pairs.index))
-        return (chosen * fullness)[here].to(pairs.scores)
+        return selected_weight(pairs, self.by.selected(pairs))

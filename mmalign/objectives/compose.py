@@ -75,6 +75,11 @@ class Objective:
     parts: tuple[NamedPart, ...]
     description: str
 
+    def __post_init__(self) -> None:
+        names = [named.name for named in self.parts]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"parts of an objective need names of their own; more than one is {sorted(twice)[0]!r}")
+
     @property
     def needs_reference(self) -> bool:
         """Whether any part wants the log-probs of a reference model."""
@@ -131,7 +136,7 @@ class Objective:
         """What it reads beside the policy, by the names of `mmalign.config.needs`."""
         return frozenset((*self.dense, *((REFERENCE,) if self.needs_reference else ())))
 
-    def require_scores(self, preference: Preference) -> None:
+    def require_row(self, preference: Preference) -> None:
         """Check that a row has the scores and numbers, and an only answer the judgement, that some part reads.
 
         Raises:
@@ -148,7 +153,7 @@ class Objective:
                 raise RowError(
                     "response has no score, and the objective reads scores",
                     field=f"responses[{min(wanting)}].score",
-                    hint=f"{named.name} weighs pairs by how far scores are apart; score the rows, or take dpo",
+                    hint=f"{named.name} reads the score of every response that it reads; score the rows, or take dpo",
                 )
             require_numbers(preference, named.part.numbers, named.part.responses_read(preference.levels()))
 
@@ -278,6 +283,8 @@ def build(specs: Sequence[Mapping[str, Any] | Any]) -> Objective:
         renamed, called = _renamed(given, name, preset, where)
         options = read_options(preset.options, renamed, where, readers=readers_of, called=called)
         made = _labelled(preset, options, set(owners))
+        if not made:
+            raise ConfigError(f"{where}: all its weights are 0, so it teaches nothing; set one above 0, or remove it")
         parts += [NamedPart(name, weight * share, part) for name, share, part in made]
         owners |= {name: preset.name for name, _, _ in made}
         descriptions.append(("" if weight == 1 else f"{weight:g} * ") + f"{preset.name}({described(options)})")

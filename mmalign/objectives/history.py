@@ -22,6 +22,7 @@ from mmalign.engine.views import View, without_history
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.dense import GAINED_LOGPS
 from mmalign.objectives.terms import Part, StepFacts
+from mmalign.objectives.weights import imitated, imitated_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,11 @@ class _OfBest(Part):
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the position of the best response."""
-        return {0}
+        return imitated(levels)
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: weight times tokens of the best response."""
-        return facts.weight * lengths[:, 0]
+        return imitated_weight(facts) * lengths[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +57,14 @@ class CounterfactualLikelihood(_OfBest):
     def survey(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts) -> Tensor:
         """Return [B, 2], weights and tokens of each best response, times the weight of its row."""
         tokens = self.counts(facts, policy.lengths())
-        return torch.stack([(facts.weight * self._weights(policy).sum(-1)).double(), tokens.double()], 1)
+        return torch.stack([(imitated_weight(facts) * self._weights(policy).sum(-1)).double(), tokens.double()], 1)
 
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B]: the weighted sum over tokens, scaled so that by the tokens of the step it is a weighted mean."""
         weights, tokens = step.survey.sum(0)
-        losses = -policy.token_logps[:, 0].masked_fill(~policy.mask[:, 0], 0.0)
-        if policy.token_weights is not None:
-            losses = losses * policy.token_weights[:, 0]
+        losses = -policy.counted(policy.token_logps)[:, 0]
         scale = (tokens / weights.clamp(min=torch.finfo(weights.dtype).tiny)).to(losses)
-        return facts.weight * (self._weights(policy) * losses).sum(-1) * scale
+        return imitated_weight(facts) * (self._weights(policy) * losses).sum(-1) * scale
 
     def _weights(self, policy: GroupLogps) -> Tensor:
         """Return [B, T], 0 where there is no token."""
@@ -83,7 +82,4 @@ class GainedLikelihood(_OfBest):
 
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B]: weight times the sum over tokens."""
-        gained = policy.dense[GAINED_LOGPS][:, 0].masked_fill(~policy.mask[:, 0], 0.0)
-        if policy.token_weights is not None:
-            gained = gained * policy.token_weights[:, 0]
-        return -facts.weight * gained.sum(-1)
+        return -imitated_weight(facts) * policy.counted(policy.dense[GAINED_LOGPS])[:, 0].sum(-1)

@@ -25,9 +25,10 @@ from mmalign.engine.logps import GroupLogps
 from mmalign.objectives.comparison import GroupFacts
 from mmalign.objectives.dense import CONTRAST_LOGPS, STUDENT_LOGPS, TEACHER_LOGPS
 from mmalign.objectives.terms import Part, StepFacts
+from mmalign.objectives.weights import imitated
 
 RESPONSES = ("best", "rest", "all")
-"""Which responses of a row are imitated: the best, the others, or all."""
+"""Which responses of a row are imitated: the best, the others, or all. An only answer judged bad is not the best."""
 
 Cost = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Log-probs [..., k + 1] of policy, teacher and contrast model (None where there is none) -> [...]."""
@@ -92,22 +93,21 @@ class Imitation(Part):
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the positions of the best response, of the others, or of all."""
-        best, every = {0}, set(range(len(levels)))
+        best, every = imitated(levels), set(range(len(levels)))
+        if sum(level == 0 for level in levels) > 1:  # which of the tied is the best is known by its place among all
+            return best if self.responses == "best" else every
         return {"best": best, "rest": every - best, "all": every}[self.responses]
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: weight times tokens of the responses, or weight alone per sequence."""
-        tokens = (lengths * self._read(lengths)).sum(1)
+        tokens = (lengths * self._read(facts)).sum(1)
         return facts.weight * (tokens if self.per == "token" else tokens > 0)
 
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B]: weight times the cost, summed over tokens, or averaged."""
-        read = self._read(policy.lengths())
+        read = self._read(facts)
         counted = policy.mask & read[..., None]
-        cost = self._costs(policy, counted)
-        if policy.token_weights is not None:
-            cost = cost * policy.token_weights
-        sums = cost.sum(-1)
+        sums = policy.counted(self._costs(policy, counted)).sum(-1)
         if self.per == "token":
             return facts.weight * sums.sum(1)
         means = sums / policy.lengths().clamp(min=1)
@@ -122,8 +122,9 @@ class Imitation(Part):
         )
         return self.cost(student, teacher, contrast).masked_fill(~counted, 0.0)
 
-    def _read(self, lengths: Tensor) -> Tensor:
+    def _read(self, facts: GroupFacts) -> Tensor:
         """Return which responses are imitated, bool [B, K]."""
-        is_best = torch.arange(lengths.shape[1], device=lengths.device) == 0
+        is_best = facts.levels == 0
+        is_best[:, 1:] = False  # one is imitated of several that are tied
         wanted = {"best": is_best, "rest": ~is_best, "all": torch.ones_like(is_best)}[self.responses]
-        return (lengths > 0) & wanted
+        return facts.response_mask & wanted

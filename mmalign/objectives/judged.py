@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmalign.objectives.pairwise import PairRule, Pairs, Survey
+from mmalign.objectives.pairwise import PairRule, Pairs, Survey, selected_weight
 from mmalign.objectives.rules import score_gap
 
 
@@ -144,7 +144,8 @@ class AgreementGate(PairRule):
         """Return omega [P], without gradient."""
         margin = (pairs.better - pairs.worse).detach()
         gap = judged_gap(pairs, self.judge)
-        sure = torch.sigmoid(torch.minimum(margin, gap)) >= self.confidence
+        surest = torch.where(margin == 0, gap, torch.minimum(margin, gap))
+        sure = torch.sigmoid(surest) >= self.confidence
         return (sure & (gap > 0) & (margin >= 0)).to(pairs.scores)
 
 
@@ -180,7 +181,4 @@ class SelectedByPeer(PairRule):
         survey = Survey.of(pairs.step.survey)
         by_seed = survey.seed.argsort(stable=True)
         order = by_seed[survey.noted[by_seed].argsort(descending=True, stable=True)]
-        selected = order.argsort() < max(1, math.floor(self.share * len(order) + 1e-9))
-        fullness = survey.weight.sum() / (survey.weight * selected).sum().clamp(min=torch.finfo(torch.float64).tiny)
-        here = slice(pairs.step.start, pairs.step.start + len(pairs.index))
-        return (selected * fullness)[here].to(pairs.scores)
+        return selected_weight(pairs, order.argsort() < max(1, math.floor(self.share * len(order) + 1e-9)))

@@ -118,6 +118,18 @@ class Survey:
         return cls(*table.unbind(1))
 
 
+def selected_weight(pairs: Pairs, selected: Tensor) -> Tensor:
+    """Return omega [P], 0 for pairs that are not selected, and for the others such that the step counts as before.
+
+    Args:
+        selected: bool [N], of all pairs of the step.
+    """
+    weight = Survey.of(pairs.step.survey).weight
+    fullness = weight.sum() / (weight * selected).sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    here = slice(pairs.step.start, pairs.step.start + len(pairs.index))
+    return (selected * fullness)[here].to(pairs.scores)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pairwise(Comparing):
     """Mean over groups of the mean over their pairs of  omega [ q right(s_w, s_l) + (1 - q) wrong(s_w, s_l) ].

@@ -62,9 +62,14 @@ def alone(part: Part) -> Parts:
     return (("", 1.0, part),)
 
 
+def weighed(*parts: tuple[str, float, Part]) -> Parts:
+    """Return the parts of a loss whose weight is not 0."""
+    return tuple(part for part in parts if part[1])
+
+
 def with_likelihood(part: Part, weight: float, *, per: str = "token", where: str | None = None) -> Parts:
     """Return a loss of a comparison and the likelihood of the best response; without the latter for weight 0."""
-    return (("", 1.0, part), *((("_nll", weight, Likelihood(per=per, where=where)),) if weight else ()))
+    return weighed(("", 1.0, part), ("_nll", weight, Likelihood(per=per, where=where)))
 
 
 def ratio(o: Any, comparison: Comparison = LOGISTIC, *, per_token: bool = False, **changes: Any) -> Pairwise:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from mmalign.objectives.dense import OF_CONTRASTED_TEACHER, OF_TEACHER
 from mmalign.objectives.history import CounterfactualLikelihood, GainedLikelihood
 from mmalign.objectives.imitation import Imitation, forward_kl, kl_to_extrapolated, minus_advantage
-from mmalign.objectives.preset import DOUBT, PAIR, Preset, alone, ratio
+from mmalign.objectives.preset import DOUBT, PAIR, Preset, alone, ratio, weighed
 from mmalign.objectives.sequential_kl import SequentialKl
 from mmalign.objectives.terms import Likelihood
 from mmalign.objectives.tokens import RewardedTokens
@@ -25,16 +25,11 @@ def _tdpo(o, *, weight: float, held: bool):
     return alone(ratio(o, shift=SequentialKl(weight * o.beta, held)))
 
 
-def _weighed(*terms):
-    """Return the parts whose weight is not 0."""
-    return tuple(term for term in terms if term[1])
-
-
 def _dckd(o):
     def on(responses):
         return Imitation(cost=forward_kl, dense=OF_TEACHER, responses=responses)
 
-    return _weighed(
+    return weighed(
         ("_chosen", o.chosen_weight, on("best")),
         ("_rejected", o.rejected_weight, on("rest")),
         ("_nll", o.sft_weight, Likelihood()),
@@ -43,7 +38,7 @@ def _dckd(o):
 
 def _adpa(o):
     part = Imitation(cost=minus_advantage, dense=OF_CONTRASTED_TEACHER, responses=o.responses)
-    return _weighed(("", o.advantage_weight, part), ("_nll", o.sft_weight, Likelihood()))
+    return weighed(("", o.advantage_weight, part), ("_nll", o.sft_weight, Likelihood()))
 
 
 def _aligndistil(o):
@@ -132,7 +127,7 @@ DENSE_PRESETS = (
         formula="sum_t w_t (-log p_t) / sum_t w_t + history_weight mean_t (-log softmax(z - z0)[t]),  "
         "w = owed_weight where p - p0 > threshold, else 1 - owed_weight; p0, z0 without history",
         options={"threshold": 0.05, "owed_weight": 0.9, "history_weight": 0.1},
-        parts=lambda o: _weighed(
+        parts=lambda o: weighed(
             ("", 1.0, CounterfactualLikelihood(threshold=o.threshold, owed_weight=o.owed_weight)),
             ("_gained", o.history_weight, GainedLikelihood()),
         ),

@@ -13,7 +13,7 @@ from mmalign.objectives.listwise import (
     plackett_luce,
     wrong_orders,
 )
-from mmalign.objectives.preset import DOUBT, PAIR, Preset, alone, ratio
+from mmalign.objectives.preset import DOUBT, PAIR, Preset, alone, ratio, weighed, with_likelihood
 from mmalign.objectives.rules import FactorOfBest
 from mmalign.objectives.score import Score, sequence_mean, sequence_sum
 from mmalign.objectives.terms import Likelihood
@@ -28,7 +28,7 @@ def _plackett_luce(o):
 
 def _pro(o):
     order = Listwise(score=_PER_TOKEN, rule=graded_contrast, needs_scores=True)
-    return ("", 1.0, order), *((("_nll", o.sft_weight, LikelihoodOfList()),) if o.sft_weight else ())
+    return weighed(("", 1.0, order), ("_nll", o.sft_weight, LikelihoodOfList()))
 
 
 def _knowpat(o):
@@ -38,7 +38,7 @@ def _knowpat(o):
 
 def _rrhf(o):
     order = Listwise(score=_PER_TOKEN, rule=wrong_orders)
-    return ("", 1.0, order), *((("_nll", o.sft_weight, Likelihood(where="all")),) if o.sft_weight else ())
+    return with_likelihood(order, o.sft_weight, where="all")
 
 
 LIST_PRESETS = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from mmalign.errors import ConfigError
 from mmalign.objectives.exploration import Exploration
 from mmalign.objectives.judged import (
     AgreementGate,
@@ -53,6 +54,12 @@ def _exploring(o, score: Score):
 
 
 def _scir(o):
+    if o.confidence > 0.5 and not o.consistency_weight:
+        raise ConfigError(
+            f"scir: option 'confidence' above 0.5 (got {o.confidence}) shuts every pair out once the policy has moved "
+            "a little, and with consistency_weight: 0 nothing moves it on; set consistency_weight above 0, or "
+            "confidence: 0.5"
+        )
     gated = ratio(o, weight=AgreementGate(o.judge, o.confidence))
     agreed = ratio(o, target=JudgedProbability(o.judge))
     return ("", 1.0, gated), *((("_consistency", o.consistency_weight, agreed),) if o.consistency_weight else ())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mmalign.objectives.batch_beta import BatchBeta, DataAndModelBeta, SelectedWeight
 from mmalign.objectives.noise import Posterior
-from mmalign.objectives.preset import DOUBT, PAIR, SHAPED_RATIO, Preset, alone, ratio, with_likelihood
+from mmalign.objectives.preset import DOUBT, PAIR, SHAPED_RATIO, Preset, alone, ratio, weighed, with_likelihood
 from mmalign.objectives.rules import GapFactor, QualityAndPerformance, SaturatingFactor
 from mmalign.objectives.terms import Rescue
 
@@ -28,8 +28,8 @@ def _dama(o):
 
 def _uni_dpo(o):
     weight = QualityAndPerformance(o.beta, o.quality_rate, o.settled_at, o.focus)
-    rescue = (("_nll", o.sft_weight, Rescue(good_score=o.good_score)),) if o.sft_weight else ()
-    return ("", 1.0, ratio(o, per_token=True, weight=weight)), *rescue
+    rescue = Rescue(good_score=o.good_score)
+    return weighed(("", 1.0, ratio(o, per_token=True, weight=weight)), ("_nll", o.sft_weight, rescue))
 
 
 _SELECTION = {"beta_scaling": 0.6, "selected_share": 0.8}

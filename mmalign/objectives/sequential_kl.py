@@ -17,8 +17,7 @@ from mmalign.objectives.pairwise import PairRule, Pairs
 
 def divergences(policy: GroupLogps) -> Tensor:
     """Return D of each response, [B, K]."""
-    divergence = policy.dense[REFERENCE_KL].masked_fill(~policy.mask, 0.0)
-    return (divergence if policy.token_weights is None else divergence * policy.token_weights).sum(-1)
+    return policy.counted(policy.dense[REFERENCE_KL]).sum(-1)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from mmalign.objectives.numbers import source_names
 from mmalign.objectives.pairwise import PairRule, Pairs
 from mmalign.objectives.score import sequence_mean, sequence_sum
 from mmalign.objectives.terms import Part, StepFacts
+from mmalign.objectives.weights import imitated, imitated_weight
 
 _SMALLEST_DOUBT = 1e-6
 """A source that is certain of a response would weigh infinitely much."""
@@ -41,7 +42,7 @@ class FusedSources(PairRule):
         scale: of the scores, i.e. beta.
         per_token: whether log-probs are averaged over tokens; each source over its own.
         fusion: "max_margin" takes for each response the source that is furthest from the policy, "average" the mean,
-            "confidence" a mean weighed by 1 / (minus the log-prob).
+            "confidence" a mean weighed by 1 / (minus the source's own log-prob, before it is clipped).
         clip: whether a source counts at least as the run's reference for the better response, and at most for the
             worse: a source that knows less than the start teaches nothing.
         count_reference: whether the run's reference is one of the sources.
@@ -70,18 +71,18 @@ class FusedSources(PairRule):
         given = [log_probs_of(pairs.facts, source, per_token=self.per_token) for source in self.sources]
         sides = [pairs.index.sides(values).to(pairs.scores) for values in given]
         start = of(pairs.reference).detach() if self.needs_reference else None
-        values = torch.stack([start, *sides] if self.count_reference else sides)
+        given = values = torch.stack([start, *sides] if self.count_reference else sides)
         if self.clip:
-            better, worse = values[..., 0].maximum(start[:, 0]), values[..., 1].minimum(start[:, 1])
+            better, worse = given[..., 0].maximum(start[:, 0]), given[..., 1].minimum(start[:, 1])
             values = torch.stack([better, worse], -1)
-        return self.scale * self._fused(values, of(pairs.policy).detach())
+        return self.scale * self._fused(values, given, of(pairs.policy).detach())
 
-    def _fused(self, values: Tensor, own: Tensor) -> Tensor:
-        """Return [P, 2] of values [sources, P, 2]."""
+    def _fused(self, values: Tensor, given: Tensor, own: Tensor) -> Tensor:
+        """Return [P, 2] of values [sources, P, 2], clipped and as they were given."""
         if self.fusion == "average":
             return values.mean(0)
         if self.fusion == "confidence":
-            confidence = 1 / (-values.clamp(max=0) + _SMALLEST_DOUBT)
+            confidence = 1 / (-given.clamp(max=0) + _SMALLEST_DOUBT)
             return (confidence * values).sum(0) / confidence.sum(0)
         furthest = (values - own).abs().argmax(0, keepdim=True)
         return values.gather(0, furthest).squeeze(0)
@@ -113,11 +114,11 @@ class Surpass(Part):
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the position of the best response."""
-        return {0}
+        return imitated(levels)
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: the weight of each group."""
-        return facts.weight * (lengths[:, 0] > 0)
+        return imitated_weight(facts) * (lengths[:, 0] > 0)
 
     def values(self, policy: GroupLogps, reference: GroupLogps | None, facts: GroupFacts, step: StepFacts) -> Tensor:
         """Return [B]: the weighted loss of each best response."""

@@ -23,7 +23,7 @@ from mmalign.engine.views import View
 from mmalign.formats.preference import Preference
 from mmalign.objectives.comparison import GroupFacts, PairIndex, pair_index
 from mmalign.objectives.metrics import Ratio
-from mmalign.objectives.weights import compared_weight
+from mmalign.objectives.weights import compared_weight, imitated, imitated_weight
 from mmalign.pairs.ranking import rank_pairs
 
 Memory = Mapping[str, Tensor]
@@ -187,8 +187,7 @@ class Likelihood(Part):
 
     def responses_read(self, levels: Sequence[int]) -> set[int]:
         """Return the position of the best response."""
-        imitated = levels[0] == 0 and (self.where is None or rank_pairs(levels, self.where))
-        return {0} if imitated else set()
+        return imitated(levels) if self.where is None or rank_pairs(levels, self.where) else set()
 
     def counts(self, facts: GroupFacts, lengths: Tensor) -> Tensor:
         """Return [B]: weight times tokens of the best response, or weight alone per sequence."""
@@ -203,4 +202,4 @@ class Likelihood(Part):
     def _weight(self, facts: GroupFacts) -> Tensor:
         if self.where is not None:
             return compared_weight(pair_index(facts, self.where), facts)
-        return facts.weight * (facts.levels[:, 0] == 0)
+        return imitated_weight(facts)

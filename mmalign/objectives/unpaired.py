@@ -171,7 +171,8 @@ class Judged(Part):
             good, bad = judged(facts)
             weight = facts.weight[:, None].expand(scores.shape)
             columns = torch.stack([column.double() for column in (scores, weight, others)], -1)
-            return columns[good | bad | others]
+            # A filler is judged good like any row of one answer; what is remembered knows no weights.
+            return columns[(good | bad | others) & (weight > 0)]
 
     def first_memory(self) -> Memory:
         """Return what the baseline remembers before the first step."""

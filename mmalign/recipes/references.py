@@ -16,7 +16,8 @@ from mmalign.engine.moving_reference import EarlierAdapter, MovingReference
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precomputed, Reference
 from mmalign.engine.reference_table import ReferenceTable
-from mmalign.errors import ConfigError, ModelError
+from mmalign.engine.token_terms import require_uncapped
+from mmalign.errors import ConfigError
 from mmalign.objectives.compose import Objective
 from mmalign.objectives.dense import GAINED_LOGPS, REFERENCE_KL, TOKEN_REWARD
 from mmalign.recipes.tables import Filling, fill, missing_rows
@@ -28,23 +29,23 @@ from mmalign.train.step import Learner
 
 
 def require_possible(config: RecipeConfig, objective: Objective, start: str, accelerator: Accelerator) -> None:
-    """Check what the model's configuration and the ranks permit, before rows are prepared and weights are loaded.
+    """Check what is known to be impossible before rows are prepared and models are loaded.
+
+    Args:
+        start: directory or hub id of the model as it starts; its config alone is read.
 
     Raises:
-        ConfigError: the reference cannot follow a policy that is spread over ranks.
-        ModelError: the objective reads what a prompt adds to logits, and the model bends them.
+        ConfigError: no rank holds the weights that the reference would follow.
+        ModelError: the model caps its logits, and the objective takes differences of them.
     """
     if is_sharded(accelerator) and config.model.reference_update is not None:
         raise ConfigError(
             f"{accelerator.distributed_type.value} spreads the policy over ranks, and no rank holds the weights that "
             "model.reference_update would copy; leave it out, or run with DDP"
         )
-    model = load_config(start, config.model.trust_remote_code)
-    if GAINED_LOGPS in objective.dense and softcap_of(model, family_of(model)) is not None:
-        raise ModelError(
-            f"a {model.model_type} caps its logits, so that what a prompt adds to them is not linear in hidden states; "
-            "use an objective other than nextquill, or history_weight: 0"
-        )
+    if GAINED_LOGPS in objective.dense:
+        model = load_config(start, config.model.trust_remote_code)
+        require_uncapped(softcap_of(model, family_of(model)))
 
 
 def build_reference(config: RecipeConfig, policy: Policy, objective: Objective, accelerator: Accelerator) -> Reference:

@@ -83,7 +83,7 @@ def prepare_rows(
             responses_read=objective.responses_read,
             views=objective.views,
             read_in=objective.read_in,
-            require=objective.require_scores,
+            require=objective.require_row,
             borrows=objective.needs_mismatch,
             reads=objective.description,
             directory=run.data,

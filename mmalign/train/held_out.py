@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
 
 from mmalign.objectives.terms import StepFacts
 from mmalign.sources.quarantine import Quarantine
+from mmalign.train.beside import Beside
 from mmalign.train.interrupt import StopRequest
 from mmalign.train.loader import BatchReader, load_ahead
 from mmalign.train.metrics import Totals
@@ -64,7 +65,7 @@ def evaluate(
         for loaded in batches:
             record(loaded.refused, refused)
             refused_rows.extend(loaded.refused)
-            yield forward(learner, loaded)
+            yield replace(forward(learner, loaded), beside=Beside())
 
     with closing(load_ahead(reader, plan, num_workers)) as batches:
         sizes = [len(sampler.micro_batches(step, rank)) for step in range(sampler.steps_per_epoch)]
@@ -88,7 +89,8 @@ def _with_step_facts(
 ) -> Iterator[tuple[Scored, dict[str, StepFacts]]]:
     """Yield scored micro-batches with what the objective is told beside them.
 
-    An objective that compares across a step waits for the last of its micro-batches; until then log-probs are kept.
+    An objective that compares across a step waits for the last of its micro-batches; until then all numbers that it
+    reads of them are kept, and no hidden states.
 
     Args:
         sizes: number of this rank's micro-batches of each step.

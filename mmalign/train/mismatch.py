@@ -7,6 +7,7 @@ epoch, rank and resumed run see the same.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -63,5 +64,6 @@ def with_answer_of_another(tree: PromptTree, answer: Tensor, max_length: int | N
         response_ids=(*tree.response_ids, answer),
         response_weights=None if weights is None else (*weights, torch.ones(len(answer))),
         levels=(*tree.levels, NOT_OF_THE_ROW),
-        scores=(*tree.scores, float("nan")) if tree.scores else (),
+        scores=(*tree.scores, math.nan) if tree.scores else (),
+        numbers={name: (*values, math.nan) for name, values in tree.numbers.items()},
     )

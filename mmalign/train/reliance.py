@@ -19,11 +19,12 @@ from mmalign.engine.tokenise import PromptTree, Tokeniser
 from mmalign.engine.views import View, contrasted
 from mmalign.formats.preference import Preference
 from mmalign.objectives.metrics import Ratio
+from mmalign.train.groups import groups_of
 from mmalign.train.loader import BatchReader, KeptTrees, load_ahead
 from mmalign.train.metrics import Totals
 from mmalign.train.rows import COLUMNS
 from mmalign.train.sampler import StepSampler
-from mmalign.train.step import Learner, groups_of
+from mmalign.train.step import Learner
 
 METRIC = "eval_image_reliance"
 MOST_ROWS = 64

@@ -12,10 +12,9 @@ then, and --resume goes on from the checkpoint before.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from zlib import crc32
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -26,13 +25,14 @@ from mmalign.engine.logps import GroupLogps
 from mmalign.engine.moving_reference import MovingReference
 from mmalign.engine.reference import NoReference, Reference
 from mmalign.engine.token_terms import LogPurity
-from mmalign.engine.tree import NOT_OF_THE_ROW, TreeBatch
+from mmalign.engine.tree import TreeBatch
 from mmalign.engine.vision_memo import VisionMemo
 from mmalign.errors import TrainingError
 from mmalign.objectives.comparison import GroupFacts
-from mmalign.objectives.compose import Objective, ObjectiveOutput
+from mmalign.objectives.compose import Objective
 from mmalign.objectives.terms import Memory, StepFacts
 from mmalign.train.beside import NO_SOURCES, Beside, Sources, look_up
+from mmalign.train.groups import facts_of, groups_of
 from mmalign.train.loader import LoadedBatch
 from mmalign.train.metrics import Totals
 from mmalign.train.noise import RandomState, drawing_from, random_state
@@ -87,6 +87,24 @@ class Scored:
     def survey(self, objective: Objective) -> dict[str, Tensor]:
         """Return what `objective` wants known of it."""
         return objective.survey(self.policy, self.reference, self.facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is kept of a micro-batch between its survey and its loss: what the reference and tables said of it.
+
+    Args:
+        noise: what the policy's forward drew its dropout from.
+    """
+
+    reference: GroupLogps | None
+    beside: Beside
+    noise: RandomState
+
+    @classmethod
+    def of(cls, scored: Scored) -> Asked:
+        """Return this of a micro-batch whose policy is asked again."""
+        return cls(reference=scored.reference, beside=scored.beside, noise=scored.noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,29 +178,34 @@ def train_step(
 
 def look_first(
     learner: Learner, loaded: Sequence[LoadedBatch]
-) -> tuple[list[Scored | None], list[dict[str, StepFacts]]]:
+) -> tuple[list[Scored | Asked | None], list[dict[str, StepFacts]]]:
     """Return what each micro-batch is told about its step, and what is scored by now; all ranks call it together.
 
     Nothing is scored for an objective that sees micro-batches one by one. A single micro-batch is scored with gradient,
-    ready for its loss; of several only the reference's log-probs are kept, for gradients of all would not fit.
+    ready for its loss. Of several, what reference and tables said is kept, and nothing of the policy: gradients of all
+    would not fit.
     """
     if not learner.objective.whole_step:
-        nothing: list[Scored | None] = [None] * len(loaded)
+        nothing: list[Scored | Asked | None] = [None] * len(loaded)
         return nothing, [told(learner.memory, {}, {})] * len(loaded)
-    with nullcontext() if len(loaded) == 1 else torch.no_grad():
-        seen = [forward(learner, one) for one in loaded]
-    together, starts = collect(learner.accelerator, [one.survey(learner.objective) for one in seen])
-    return list(seen), [told(learner.memory, together, start) for start in starts]
+    alone, seen, surveys = len(loaded) == 1, [], []
+    for one in loaded:
+        with nullcontext() if alone else torch.no_grad():
+            scored = forward(learner, one)
+        surveys.append(scored.survey(learner.objective))
+        seen.append(scored if alone else Asked.of(scored))
+    together, starts = collect(learner.accelerator, surveys)
+    return seen, [told(learner.memory, together, start) for start in starts]
 
 
-def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | None = None) -> Scored:
+def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | Asked | None = None) -> Scored:
     """Return log-probs and facts of one micro-batch.
 
     Args:
-        seen: what an earlier forward of the same micro-batch gave; only what is missing is computed, and with the same
-            dropout, so that the loss is the one of what the step was told.
+        seen: what an earlier forward of the same micro-batch gave, or what is kept of it; only what is missing is
+            computed, and with the same dropout, so that the loss is the one of what the step was told.
     """
-    if seen is not None and seen.policy.token_logps.requires_grad:
+    if isinstance(seen, Scored):
         return seen
     device = learner.accelerator.device
     batch = loaded.batch.to(device)
@@ -202,12 +225,6 @@ def forward(learner: Learner, loaded: LoadedBatch, seen: Scored | None = None) -
         beside=beside,
         noise=noise,
     )
-
-
-def score(learner: Learner, loaded: LoadedBatch) -> tuple[ObjectiveOutput, GroupLogps]:
-    """Return what the objective says about one micro-batch that is a step by itself, and the policy's log-probs."""
-    scored = forward(learner, loaded)
-    return learner.objective(scored.policy, scored.reference, scored.facts), scored.policy
 
 
 def _policy_logps(learner: Learner, batch: TreeBatch, beside: Beside) -> GroupLogps:
@@ -237,36 +254,6 @@ def count_over_ranks(learner: Learner, loaded: Sequence[LoadedBatch]) -> dict[st
         sums = torch.tensor(list(counts.values()), dtype=torch.float64, device=learner.accelerator.device)
         counts = dict(zip(counts, learner.accelerator.reduce(sums, reduction="sum").tolist(), strict=True))
     return counts
-
-
-def facts_of(batch: TreeBatch) -> GroupFacts:
-    """Return what is known of the batch's groups before any forward."""
-    device, groups = batch.weight.device, slice(batch.groups)
-    ids, tags = batch.ids[groups], batch.tags[groups]
-    return GroupFacts(
-        levels=batch.levels[groups],
-        weight=batch.weight[groups],
-        margin=batch.margin[groups],
-        response_mask=(batch.response_lengths[groups] > 0) & (batch.levels[groups] != NOT_OF_THE_ROW),
-        scores=batch.scores[groups],
-        seed=torch.tensor([crc32(name.encode()) for name in ids], device=device),
-        annotator=torch.tensor([crc32(one.get("annotator", "").encode()) for one in tags], device=device),
-        numbers={name: values[groups] for name, values in batch.numbers.items()},
-    )
-
-
-def groups_of(
-    token_logps: Tensor, batch: TreeBatch, dense: Mapping[str, Tensor] | None = None, log_purity: Tensor | None = None
-) -> GroupLogps:
-    """Return numbers of the rows of a batch as those of its groups, with their views."""
-    mask = batch.response_mask
-    tokens = torch.zeros(mask.shape, dtype=batch.targets.dtype, device=mask.device).masked_scatter(mask, batch.targets)
-    rows = GroupLogps(token_logps, mask, batch.token_weights, tokens, log_purity, dense or {})
-    own, *others = (
-        rows.mapped(lambda value, start=start: value[start : start + batch.groups])
-        for start in range(0, len(mask), batch.groups)
-    )
-    return replace(own, views={view.name: seen for view, seen in zip(batch.views, others, strict=True)})
 
 
 def _clip(learner: Learner) -> Tensor | float:

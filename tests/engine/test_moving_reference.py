@@ -4,12 +4,17 @@ import copy
 
 import pytest
 import torch
+from prompt_rows import random_trees
+from test_policy import with_trained_head
 from test_reference import move, policy_and_batch
+from test_tree_backbones import VOCABULARY, tiny
 
 from mmalign.engine.load import load_model
 from mmalign.engine.moving_reference import EarlierAdapter, MovingReference, trained_weights
 from mmalign.engine.parts import freeze_parts
+from mmalign.engine.policy import Policy
 from mmalign.engine.reference import AdapterOff, FrozenCopy
+from mmalign.engine.tree import collate
 from mmalign.errors import ModelError
 
 LORA = {"rank": 4, "alpha": 8.0}
@@ -64,6 +69,28 @@ def test_an_average_with_adapters_is_that_of_their_weights(tiny_model):
     assert before.keys() == trained.keys()
     for name, weight in reference.weights.items():
         torch.testing.assert_close(weight, 0.75 * before[name] + 0.25 * trained[name].detach())
+
+
+@pytest.mark.parametrize("trained", ["everything", "lora", "modules_to_save"])
+def test_distributions_are_those_of_the_earlier_weights_those_of_the_head_included(trained):
+    base = tiny("llama")
+    policy = Policy(base if trained == "everything" else with_trained_head(base, trained))
+    trees = random_trees(VOCABULARY, prompts=[7, 5], responses=[[3, 5], [2]])
+    batch = collate(trees, policy.family, pad_id=1)
+    reference, earlier = moving(policy, every_steps=2, share=1.0), FrozenCopy(copy.deepcopy(policy))
+    move(policy)
+    found = []
+    for one in (reference, earlier):
+        logps, distance = one.with_distributions(batch)
+        divergence = policy(batch, also=(distance,))[1]["reference_kl"]
+        gradient = torch.autograd.grad(divergence.sum(), list(trained_weights(policy).values()), allow_unused=True)
+        found.append((logps, divergence, gradient))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert found[0][1].max() > 1e-4
+    reference.after_step(2)
+    _, distance = reference.with_distributions(batch)
+    assert not policy(batch, also=(distance,))[1]["reference_kl"].any()
 
 
 def test_frozen_parts_are_shared_and_do_not_move(tiny_model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from test_policy import gpt_neox, with_trained_head
 from test_reference import move, policy_and_batch
 from test_tree_backbones import VOCABULARY, tiny
 
+from mmalign.engine import token_terms
 from mmalign.engine.families import family_of
 from mmalign.engine.policy import Policy
 from mmalign.engine.reference import AdapterOff, FrozenCopy, NoReference, Precomputed
 from mmalign.engine.reference_table import ReferenceTable
 from mmalign.engine.token_terms import ChosenLogps, LogPurity
-from mmalign.engine.tree import collate
+from mmalign.engine.tree import NOT_OF_THE_ROW, collate
+from mmalign.engine.views import without_history
 from mmalign.errors import ModelError
 
 IDS = (3, 7, 20)
@@ -65,6 +68,24 @@ def test_values_and_every_gradient_are_those_of_responses_computed_alone(tiny_mo
     for got, expected in zip(gradients(*ours, policy), gradients(*theirs, policy), strict=True):
         if expected is not None:
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5 * max(1.0, float(expected.abs().max())))
+
+
+def test_whole_distributions_are_compared_where_they_are_read(tiny_model, monkeypatch):
+    """A view and an answer to another prompt cost no divergence, and change none."""
+    policy = Policy(tiny("llama"))
+    trees = random_trees(VOCABULARY, prompts=[7, 5], responses=[[3, 5], [2, 4]])
+    alone = collate([replace(tree, response_ids=tree.response_ids[:1]) for tree in trees], policy.family, pad_id=1)
+    batch = collate([*trees, *trees], policy.family, pad_id=1, views=(without_history(),))
+    batch = replace(batch, levels=torch.tensor([[0, NOT_OF_THE_ROW]] * 4))
+    reference = FrozenCopy.of_start(policy)
+    move(policy)
+    compared, kl_from = [], token_terms.kl_from
+    monkeypatch.setattr(token_terms, "kl_from", lambda *sides: compared.append(len(sides[1].hidden)) or kl_from(*sides))
+    whole, plain = ask(policy, reference, batch)[0], ask(policy, reference, alone)[0]
+    assert compared == [5, 5]  # 3 and 2 tokens
+    torch.testing.assert_close(whole[:2, :1, :3], plain, rtol=1e-4, atol=1e-6)
+    assert not whole[2:].any()
+    assert not whole[:, 1:].any()
 
 
 def test_with_an_adapter_the_bare_model_is_the_other_side_and_the_adapter_alone_learns(tiny_model):

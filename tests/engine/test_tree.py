@@ -1,13 +1,15 @@
 """Collating prompt trees, with every index worked out by hand and padding ids that exist nowhere."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from prompt_rows import Tree, ids
 
 from mmalign.engine.families import FAMILIES, Family
-from mmalign.engine.tree import collate, collate_media
+from mmalign.engine.tree import NOT_OF_THE_ROW, collate, collate_media, places_of_rows
+from mmalign.engine.views import without_history
 
 TEXT = Family(name="llama")
 IMPOSSIBLE = -77
@@ -80,6 +82,21 @@ def test_named_scores_travel_by_name_and_are_nan_where_a_row_or_a_response_has_n
     assert batch.numbers["judge"][1].isnan().all()
     assert batch.numbers["tokens/a"][:, 0].tolist() == [pytest.approx(math.nan, nan_ok=True), 7.0]
     assert batch.numbers["tokens/a"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("said", [{"numbers": {"judge": (1.0,)}}, {"scores": (1.0,)}, {"response_weights": (ids(1),)}])
+def test_what_is_said_of_fewer_responses_than_there_are_is_not_filled_up(said):
+    tree = replace(Tree(id="a", prompt_ids=ids(1), response_ids=(ids(3), ids(4))), **said)
+    with pytest.raises(ValueError, match=r"row a: 2 responses, and \w+ of 1"):
+        collate([tree], TEXT, IMPOSSIBLE)
+
+
+def test_places_of_rows_leave_out_views_and_answers_to_other_prompts():
+    """Two tokens of an own answer and one of a borrowed one; then the same answer in a view."""
+    row, other = (Tree(prompt_ids=ids(1), response_ids=answers) for answers in ((ids(3, 4), ids(5)), (ids(3, 4),)))
+    batch = collate([row, other, row, other], TEXT, IMPOSSIBLE, views=(without_history(),))
+    batch = replace(batch, levels=torch.tensor([[0, NOT_OF_THE_ROW]] * 4))
+    assert places_of_rows(batch).tolist() == [0, 1, 3, 4]
 
 
 def test_token_weights_are_one_where_a_row_has_no_spans():

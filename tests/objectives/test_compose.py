@@ -102,6 +102,18 @@ def test_an_option_whose_place_a_rule_takes_is_refused(name, option):
         build([{"name": name, option: 0.1}])
 
 
+def test_a_preset_without_a_main_part_has_names_of_its_own_the_second_time():
+    names = [part.name for part in build([{"name": "dckd"}, {"name": "dckd", "chosen_weight": 2.0}]).parts]
+    assert len(set(names)) == 6
+    assert names[3:] == ["dckd_2_chosen", "dckd_2_rejected", "dckd_2_nll"]
+
+
+def test_a_preset_whose_weights_are_all_0_is_refused_by_name():
+    nothing = {"name": "dckd", "chosen_weight": 0, "rejected_weight": 0, "sft_weight": 0}
+    with pytest.raises(ConfigError, match=r"^objective\[1\] dckd: all its weights are 0, so it teaches nothing; set"):
+        build([{"name": "sft"}, nothing])
+
+
 def test_metrics_have_the_same_names_on_every_batch():
     objective = build([{"name": "dpo"}, {"name": "sft"}])
     some = objective(*random_batch()[:2], random_batch()[2]).metrics

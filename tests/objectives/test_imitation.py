@@ -52,6 +52,16 @@ def test_dckd_of_a_single_answer_is_read_and_has_no_rejected_side():
     assert loss({"name": "dckd"}, alone, facts_of([(0,)])) == pytest.approx(kl(T, S) + 1.0)
 
 
+def test_the_others_are_the_same_ones_where_the_best_was_not_computed():
+    """Nobody else reads the best of a pair: the worse one stands first then. Of two tied, the first is the best."""
+    spec = {"name": "adpa", "sft_weight": 0.0}
+    assert build([spec]).responses_read((0, 1)) == (1,)
+    worse_alone = policy().mapped(lambda value: value[:, 1:])
+    assert loss(spec, worse_alone, facts_of([(1,)])) == pytest.approx(loss(spec, policy()))
+    assert loss(spec, worse_alone, facts_of([(1,)])) != 0
+    assert build([spec]).responses_read((0, 0, 1)) == (0, 1, 2)
+
+
 def test_an_outcome_that_the_policy_rules_out_counts_as_one_in_ten_million():
     never = (0.0, 0.4, 0.6)
     expected = 0.5 * log(0.5 / 1e-7) + 0.25 * log(0.25 / 0.4) + 0.25 * log(0.25 / 0.6)

@@ -73,6 +73,23 @@ def test_infifpo_sum_weighs_sources_by_their_confidence():
     assert loss_of(SOURCES, spec) == pytest.approx(nls(0.5 * ((-6 - better) - (-5 - worse))), rel=1e-5)
 
 
+def test_infifpo_weighs_sources_by_what_they_said_before_it_is_clipped():
+    """Better: b's -9 counts as -7, the reference's, and weighs 1/9. Worse: b's -2 counts as -3 and weighs 1/2."""
+    better = (-4 / 4 - 7 / 9) / (1 / 4 + 1 / 9)
+    worse = (-8 / 8 - 3 / 2) / (1 / 8 + 1 / 2)
+    spec = {"name": "infifpo_sum", **AB, "count_reference": False, "fusion": "confidence"}
+    assert loss_of(SOURCES, spec) == pytest.approx(nls(0.5 * ((-6 - better) - (-5 - worse))), rel=1e-5)
+
+
+def test_scir_goes_by_the_judge_alone_while_the_policy_has_no_order():
+    """The policy is its reference: margin 0. The judge gives its order a probability of 0.731."""
+    known = facts({"judge": [[1.0, 0.0]]})
+    agreed = log(2)  # of the consistency term, whatever the judge says
+    for confidence, expected in ((0.7, log(2)), (0.75, 0.0)):
+        spec = {"name": "scir", "confidence": confidence, "consistency_weight": 3.0}
+        assert step_loss(build([spec]), POLICY, POLICY, known).item() == pytest.approx(expected + 3 * agreed)
+
+
 def test_infifpo_without_clip_and_reference_needs_none():
     assert not build([{"name": "infifpo", **PLAIN}]).needs_reference
     assert build([{"name": "infifpo", **PLAIN, "clip": True}]).needs_reference
@@ -184,17 +201,17 @@ def row(*numbers):
 
 def test_a_row_without_a_number_that_is_read_is_refused_with_the_way_out():
     objective = build([{"name": "infifpo", "sources": ["qwen"]}])
-    objective.require_scores(row({"logp/qwen": -3.0, "tokens/qwen": 3}, {"logp/qwen": -4.0, "tokens/qwen": 2}))
+    objective.require_row(row({"logp/qwen": -3.0, "tokens/qwen": 3}, {"logp/qwen": -4.0, "tokens/qwen": 2}))
     with pytest.raises(RowError) as refused:
-        objective.require_scores(row({"logp/qwen": -3.0, "tokens/qwen": 3}, {"logp/qwen": -4.0}))
+        objective.require_row(row({"logp/qwen": -3.0, "tokens/qwen": 3}, {"logp/qwen": -4.0}))
     assert refused.value.reason == "response lacks a number that the objective reads"
     assert "responses[1].scores.tokens/qwen" in str(refused.value)
     assert "mmalign data score ROWS --model DIR --as qwen -o OUT" in str(refused.value)
 
 
 def test_only_responses_that_are_read_need_the_number():
-    build([{"name": "poft", "sources": ["a"]}]).require_scores(row({"logp/a": -3.0, "tokens/a": 3}, {}))
-    build([{"name": "selm", "exploration": 0.0}]).require_scores(row({}, {}))
+    build([{"name": "poft", "sources": ["a"]}]).require_row(row({"logp/a": -3.0, "tokens/a": 3}, {}))
+    build([{"name": "selm", "exploration": 0.0}]).require_row(row({}, {}))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +225,7 @@ def test_only_responses_that_are_read_need_the_number():
 )
 def test_a_number_outside_its_rule_is_refused(name, wrong, rule):
     with pytest.raises(RowError, match=rule) as refused:
-        build([{"name": name}]).require_scores(row(wrong, wrong))
+        build([{"name": name}]).require_row(row(wrong, wrong))
     assert refused.value.reason == "a number of a response is not what it must be"
 
 
@@ -221,6 +238,7 @@ def test_a_number_outside_its_rule_is_refused(name, wrong, rule):
         ({"name": "infifpo", "fusion": "averge"}, "did you mean 'average'"),
         ({"name": "cream", "judge": ""}, "'judge' must be a text"),
         ({"name": "spa", "window": 1.5}, "'window' must be a whole number at least 1"),
+        ({"name": "scir", "confidence": 0.6, "consistency_weight": 0}, "'confidence' above 0.5 .got 0.6. shuts every"),
         ({"name": "dpo", "sources": ["a"]}, "it is read by infifpo, infifpo_sum, poft"),
         ({"name": "poft", "clip": True}, "it is read by infifpo, infifpo_sum"),
         ({"name": "more"}, "is not here: its weights of data sets"),

@@ -194,21 +194,21 @@ def row(*scores, **more):
 @pytest.mark.parametrize("name", ["mm_dpo", "da_dpo", "dama", "uni_dpo", "pro"])
 def test_rows_without_the_scores_that_are_read_are_refused(name):
     objective = build([{"name": "dpo"}, {"name": name}])
-    objective.require_scores(row(3.0, 1.0))
+    objective.require_row(row(3.0, 1.0))
     with pytest.raises(RowError, match="response has no score, and the objective reads scores") as refused:
-        objective.require_scores(row(3.0, None))
+        objective.require_row(row(3.0, None))
     assert refused.value.field == "responses[1].score"
 
 
 def test_a_margin_is_enough_for_two_responses_but_not_for_a_list():
-    build([{"name": "mm_dpo"}]).require_scores(row(None, None, margin=2.0))
+    build([{"name": "mm_dpo"}]).require_row(row(None, None, margin=2.0))
     for name, wanting in (("mm_dpo", row(None, None, None, margin=2.0)), ("pro", row(None, None, margin=2.0))):
         with pytest.raises(RowError, match="response has no score"):
-            build([{"name": name}]).require_scores(wanting)
+            build([{"name": name}]).require_row(wanting)
 
 
 def test_objectives_that_read_no_scores_take_every_row():
-    build([{"name": "dpo"}, {"name": "trpa"}]).require_scores(row(None, None))
+    build([{"name": "dpo"}, {"name": "trpa"}]).require_row(row(None, None))
 
 
 def test_however_small_the_share_one_pair_of_a_step_is_selected():

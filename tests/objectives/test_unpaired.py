@@ -5,7 +5,7 @@ from math import exp, log1p
 
 import pytest
 import torch
-from objectives.batches import cut_loss, facts_of, logps_of, step_loss, with_logps
+from objectives.batches import cut_loss, facts_of, logps_of, random_batch, random_dense, step_loss, with_logps
 
 from mmalign.errors import RowError
 from mmalign.formats.message import Message
@@ -75,12 +75,17 @@ def test_the_baseline_passes_no_gradient_and_answers_to_other_prompts_learn_noth
 
 def test_other_objectives_do_not_see_an_answer_to_another_prompt():
     policy = logps_of([[(-4.0, 1), (-7.0, 1), (-1.0, 1)]])
+    policy = replace(policy, dense=random_dense(policy.mask, 0, torch.float64))
     reference = logps_of([[(-5.0, 1), (-5.0, 1), (-5.0, 1)]])
     facts = facts_with_borrowed([(0, 1)])
-    for spec in ({"name": "dpo"}, {"name": "plackett_luce"}, {"name": "sft"}, {"name": "aot"}):
+    everyone = {"responses": "all"}
+    distilled = [{"name": "dckd"}, {"name": "adpa"}, {"name": "adpa", **everyone}, {"name": "aligndistil", **everyone}]
+    for spec in ({"name": "dpo"}, {"name": "plackett_luce"}, {"name": "sft"}, {"name": "aot"}, *distilled):
         with_it = build([spec])(policy, reference, facts)
-        without = build([spec])(logps_of([[(-4.0, 1), (-7.0, 1)]]), logps_of([[(-5.0, 1)] * 2]), facts_of([(0, 1)]))
-        torch.testing.assert_close(with_it.terms[0].values, without.terms[0].values)
+        own = policy.mapped(lambda value: value[:, :2])
+        without = build([spec])(own, logps_of([[(-5.0, 1)] * 2]), facts_of([(0, 1)]))
+        for one, other in zip(with_it.terms, without.terms, strict=True):
+            torch.testing.assert_close((one.values, one.counts), (other.values, other.counts))
         assert with_it.metrics == without.metrics
 
 
@@ -98,6 +103,15 @@ def test_bco_unpaired_shifts_by_the_mean_of_the_steps_before():
     second = objective(POLICY, REFERENCE, FACTS, told(memory, {}, {})).loss({"bco_unpaired": 3.0})
     shift = 1 / 3
     assert second.item() == pytest.approx((nls(0.5 - shift) + nls(1.0 + shift) + nls(1.5 - shift)) / 3)
+
+
+def test_bco_unpaired_remembers_nothing_of_rows_without_weight():
+    """The third row is what a rank without rows computes: an only answer, never judged, of weight 0."""
+    objective = build([{"name": "bco_unpaired", "beta": 0.5}])
+    facts = facts_with_borrowed([(0,), (1,), (0,)], weight=[1.0, 1.0, 0.0])
+    survey = objective.survey(POLICY, REFERENCE, facts)
+    memory = objective.remember(objective.first_memory(), survey)["bco_unpaired"]
+    assert (memory["reward_total"].item(), memory["reward_count"].item()) == (pytest.approx(0.5 - 1.0), 2)
 
 
 def test_of_several_answers_the_best_are_good_and_the_worst_are_bad():
@@ -138,10 +152,10 @@ def row(label, answers=1):
 
 def test_an_answer_that_nobody_judged_is_refused_where_judgements_are_read():
     objective = build([{"name": "kto"}, {"name": "sft"}])
-    objective.require_scores(row(True))
-    objective.require_scores(row(None, answers=2))
+    objective.require_row(row(True))
+    objective.require_row(row(None, answers=2))
     with pytest.raises(RowError, match="stands alone and is not judged.*kto has to know .*label: true or false"):
-        objective.require_scores(row(None))
+        objective.require_row(row(None))
 
 
 def test_a_bad_answer_is_never_imitated():
@@ -152,6 +166,38 @@ def test_a_bad_answer_is_never_imitated():
     assert step_loss(build([{"name": "sft", "normalise": "sequence"}]), policy, None, facts).item() == pytest.approx(
         2.0
     )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "poft"},
+        {"name": "nextquill"},
+        {"name": "aligndistil"},
+        {"name": "adpa", "responses": "best"},
+        {"name": "dckd", "rejected_weight": 0.0},
+    ],
+    ids=lambda spec: spec["name"],
+)
+def test_a_bad_answer_is_imitated_by_no_objective(spec):
+    """A batch of a bad answer has nothing to learn; a good one beside it learns as if alone."""
+    objective, (policy, _, _) = build([spec]), random_batch(groups=2, responses=1)
+    assert objective.responses_read((1,)) == ()
+    assert objective.responses_read((0,)) == (0,)
+    both = facts_of([(0,), (1,)])
+    counts = objective.counts(both, policy.lengths())
+    assert all(of_bad == 0 for _, of_bad in (count.tolist() for count in counts.values()))
+    alone = step_loss(objective, policy.mapped(lambda value: value[:1]), None, both.select([0]))
+    torch.testing.assert_close(step_loss(objective, policy, None, both), alone)
+
+
+def test_a_bad_answer_is_on_the_rejected_side_of_dckd():
+    counts = build([{"name": "dckd"}]).counts(facts_of([(1,)]), torch.tensor([[3]]))
+    assert {name: count.item() for name, count in counts.items()} == {
+        "dckd_chosen": 0.0,
+        "dckd_rejected": 3.0,
+        "dckd_nll": 0.0,
+    }
 
 
 def test_a_label_is_of_one_answer():

@@ -124,6 +124,22 @@ def test_a_second_forward_meets_the_dropout_of_the_first(tmp_path, settings, mon
     assert learnt[4][2].abs().sum() != 0
 
 
+def test_nothing_of_the_policy_is_kept_between_the_survey_of_a_step_and_its_losses(tmp_path, settings, monkeypatch):
+    kept = []
+    look_first = step.look_first
+
+    def remember(learner, loaded):
+        seen, told = look_first(learner, loaded)
+        kept.extend(seen)
+        return seen, told
+
+    monkeypatch.setattr(step, "look_first", remember)
+    changes = {"objective": [{"name": "kto_pair"}], "data__eval": None, "train__max_steps": 1}
+    run(settings(tmp_path / "run", "four batches", **changes))
+    assert [set(vars(one)) for one in kept] == [{"reference", "beside", "noise"}] * 4
+    assert all(one.reference is not None for one in kept)
+
+
 LISTS = [
     {"name": "pro"},
     {"name": "plackett_luce"},

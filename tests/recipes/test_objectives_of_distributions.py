@@ -9,6 +9,7 @@ from training_runs import assert_close, metrics, on_two_ranks, recipe, run, writ
 
 from mmalign.engine.teacher_table import TeacherTable
 from mmalign.errors import CheckpointError, ConfigError, ModelError
+from mmalign.recipes import training
 from mmalign.recipes.configuration import load_recipe
 
 LORA = {"rank": 4, "alpha": 8}
@@ -229,3 +230,14 @@ def test_nextquill_reads_prompts_with_and_without_their_earlier_turns(tmp_path, 
     refused = [json.loads(line) for line in (tmp_path / "one" / "quarantine.jsonl").read_text().splitlines()]
     assert [line["row"] for line in refused] == [4]
     assert refused[0]["reason"].startswith("prompt has no turn before the last")
+
+
+def test_a_model_that_caps_its_logits_is_refused_before_rows_are_prepared(tmp_path, tiny_model, rows, monkeypatch):
+    monkeypatch.setattr(training, "prepare_rows", lambda *_: pytest.fail("rows were prepared"))
+    model = tmp_path / "capped"
+    shutil.copytree(tiny_model("paligemma"), model)
+    settings = json.loads((model / "config.json").read_text())
+    settings["text_config"]["final_logit_softcapping"] = 30.0
+    (model / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=r"caps its logits \(at 30\).*other than nextquill, or history_weight: 0"):
+        run(recipe(model, rows, tmp_path / "run", objective=[{"name": "nextquill"}]))

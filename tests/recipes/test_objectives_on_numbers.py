@@ -87,6 +87,8 @@ OF_A_STEP = [
     {"name": "spa", "beta": 0.5, "doubt": 0.3, "quantile": 0.5, "window": 6, "warmup_steps": 1},
     {"name": "infifpo", "sources": ["other"]},
     {"name": "poft", "sources": ["other"]},
+    {"name": "bco_unpaired", "beta": 0.5},
+    {"name": "kto", "beta": 0.5},
 ]
 CUTS = {
     "one batch": {"train__per_device_train_batch_size": 4, "train__gradient_accumulation_steps": 1},

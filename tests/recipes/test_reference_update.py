@@ -1,5 +1,6 @@
 """Runs whose reference follows the policy: margins begin anew; resumed runs and ranks agree, sharded ones refuse."""
 
+from math import log
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,15 @@ def test_after_a_copy_policy_and_reference_are_one_again(tmp_path, settings, mod
 
 
 @pytest.mark.parametrize("model", [{}, LORA], ids=["full", "adapters"])
+def test_divergences_too_begin_anew_after_a_copy(tmp_path, settings, model):
+    objective = [{"name": "tdpo1", "beta": 0.5}, {"name": "tdpo2", "beta": 0.5}]
+    run(settings(tmp_path / "run", objective=objective, model__reference_update=SYNC, **model))
+    losses = [(line["loss/tdpo1"], line["loss/tdpo2"]) for line in metrics(tmp_path / "run")]
+    anew = [loss == pytest.approx((log(2), log(2)), abs=1e-6) for loss in losses]
+    assert anew == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("model", [{}, LORA], ids=["full", "adapters"])
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, settings, model, monkeypatch):
     changes = {"model__reference_update": EMA, **model}
     run(settings(tmp_path / "straight", **changes))
@@ -84,4 +94,4 @@ def test_ranks_that_share_the_weights_cannot_copy_them(settings, tmp_path, model
     config = configured(settings(tmp_path / "run", model__reference_update=SYNC, **model))
     sharded = SimpleNamespace(distributed_type=DistributedType.FSDP)
     with pytest.raises(ConfigError, match="FSDP spreads the policy.*model.reference_update would copy; leave it out"):
-        references.require_possible(config, build(config.objective), "model", sharded)
+        references.require_possible(config, build(config.objective), config.model.path, sharded)

@@ -1,6 +1,8 @@
 """Rows whose only answer is judged good or bad: KTO and its kin learn from them, with pictures, in any cut."""
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +161,13 @@ def test_a_borrowed_answer_stands_behind_the_row_s_own_and_is_cut_by_its_end():
     tree = with_answer_of_another(filler_tree(3), torch.tensor([7, 8, 9]), max_length=4)
     assert [ids.tolist() for ids in tree.response_ids] == [[3], [7, 8]]
     assert tree.levels == (0, -1)
+
+
+def test_a_borrowed_answer_has_no_score_and_no_number():
+    row = replace(filler_tree(3), scores=(2.0,), numbers={"judge": (0.5,)})
+    tree = with_answer_of_another(row, torch.tensor([7, 8, 9]), max_length=None)
+    for given, own in ((tree.scores, 2.0), (tree.numbers["judge"], 0.5)):
+        assert given == (own, pytest.approx(math.nan, nan_ok=True))
 
 
 def test_rows_that_nobody_judged_are_refused(tmp_path, settings):
