@@ -64,9 +64,10 @@ def train(
     Mistakes in the recipe are named with file and line before any model is loaded. Ctrl-C and SIGTERM save a
     checkpoint first; --resume goes on from it as if nothing had happened.
     """
-    from mmalign.recipes.configuration import load_recipe
+    from mmalign.recipes.configuration import load_recipe, require_models
 
     recipe = load_recipe(config, overrides or ())
+    require_models(recipe, config, overrides or ())
     from mmalign.recipes.train import run
 
     run(recipe, resume=resume)
@@ -91,9 +92,10 @@ def plan(
     what to change if it does not fit; for a recipe with stages, each of them, and what all take on disk. No weights are
     loaded and no pixels decoded.
     """
-    from mmalign.recipes.configuration import load_recipe
+    from mmalign.recipes.configuration import load_recipe, require_models
 
     recipe = load_recipe(config, overrides or ())
+    require_models(recipe, config, overrides or ())
     from mmalign.recipes.stages_plan import run
 
     run(recipe, memory_gb=memory_gb)

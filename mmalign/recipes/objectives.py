@@ -50,6 +50,7 @@ def _page(preset: Preset) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(ratio=1)
+    facts.add_row("what it does", escape(preset.says))
     facts.add_row("loss", Text(preset.formula, style="bold"))
     facts.add_row("source", escape(preset.source))
     facts.add_row("reads", escape("; ".join(_reads(objective))))
@@ -58,8 +59,7 @@ def _page(preset: Preset) -> RenderableType:
         facts.add_row("also called", escape(", ".join(names)))
     for departure in preset.departures:
         facts.add_row("departs", escape(departure))
-    title = f"[bold cyan]{preset.name}[/]  {escape(preset.says)}"
-    head = Panel(facts, title=title, title_align="left", border_style="blue")
+    head = Panel(facts, title=f"[bold cyan]{preset.name}[/]", title_align="left", border_style="blue")
     given = ", ".join(f"{name}: {_yaml(value)}" for name, value in list(preset.options.items())[:2])
     recipe = Text(f"objective:\n  - {{name: {preset.name}, {given}}}", style="green")
     return Group(head, _options(preset), "", recipe)
@@ -90,8 +90,10 @@ _DENSE_IN_WORDS = {
 
 def _reads(objective: Objective) -> Iterator[str]:
     """Yield what an objective wants of rows, models and steps, in words."""
-    fewest = next(k for k in range(1, _MOST_RESPONSES) if objective.responses_read(tuple(range(k))))
-    yield {1: "the best response of a row"}.get(fewest, f"rows of {fewest} or more ranked responses")
+    yield _rows_read(objective)
+    if count := sum(bool(view.how or view.media) for view in objective.views):
+        times = "once more" if count == 1 else f"{count} times more"
+        yield f"rows with media, computed {times} under changed media (its cost beside the pass every objective takes)"
     yield "log-probs under a reference model" if objective.needs_reference else "no reference model"
     if objective.numbers:
         yield f"numbers of the responses: {', '.join(objective.numbers)}"
@@ -104,6 +106,17 @@ def _reads(objective: Objective) -> Iterator[str]:
         yield "the whole optimiser step, on all ranks (several micro-batches cost one more forward each)"
     if objective.first_memory():
         yield "the steps before (kept in checkpoints)"
+
+
+def _rows_read(objective: Objective) -> str:
+    """Return which responses of a row are read, in words."""
+    fewest = next(k for k in range(1, _MOST_RESPONSES) if objective.responses_read(tuple(range(k))))
+    if fewest > 1:
+        return f"rows of {fewest} or more ranked responses"
+    return {
+        (0,): "the best response of a row",
+        (0, 2): "an answer judged good or bad, or the best and the worst of a list",
+    }.get(objective.responses_read((0, 1, 2)), "all responses of a row")
 
 
 def _short(source: str) -> str:

@@ -112,6 +112,7 @@ def run(recipe: RecipeConfig, *, memory_gb: float | None = None) -> Plan:
     objective = build(recipe.objective)
     with _directory(recipe) as run_directory:
         start = training.start_path(recipe, run_directory, state)
+        recipe = training.with_companions(recipe, run_directory, state)
         rows = training.prepare_rows(recipe, run_directory, start, objective, state)
         skeleton = Skeleton(recipe, start)
         batches = count_batches(recipe, rows.train, skeleton.policy.engine)

@@ -38,6 +38,7 @@ def run(config: RecipeConfig, *, resume: bool = False) -> RunResult:
 
     # 3. Rows, checked and counted, so that any step can open them by number. No weights are loaded yet.
     start = training.start_path(config, directory, accelerator)
+    config = training.with_companions(config, directory, accelerator)
     references.require_possible(config, objective, start, accelerator)
     rows = training.prepare_rows(config, directory, start, objective, accelerator)
 

@@ -67,6 +67,11 @@ def start_path(config: RecipeConfig, run: RunDirectory, accelerator: Accelerator
     return built_in.start_of(config.model.path, run, accelerator, seed=config.train.seed)
 
 
+def with_companions(config: RecipeConfig, run: RunDirectory, accelerator: Accelerator) -> RecipeConfig:
+    """Return the recipe with the built-in models beside its policy in the run directory; see `built_in`."""
+    return built_in.with_built_in_companions(config, run, accelerator)
+
+
 def prepare_rows(
     config: RecipeConfig, run: RunDirectory, start: str, objective: Objective, accelerator: Accelerator
 ) -> Rows:

@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
+from mmalign.objectives.presets_visual import VISUAL_PRESETS
 from mmalign.train.curves import Curves, is_finite
 from mmalign.train.diagnose_pairs import targets_at_half, weights_at_zero
 from mmalign.train.finding import Finding
 
 _SMALLEST_RISE = 1e-3
 """Rise of the held-out loss that counts even where the lowest is 0, as a hinge may be."""
+
+_HIGHEST_USUAL_RATE = 2e-4
+"""Learning rate above which a run hardly stands still for want of a higher one."""
 
 _LEAST_RELIANCE = 0.01
 """Nats per token that blank media cost a model that looks at all."""
@@ -93,15 +97,26 @@ def _rewards_do_not_move(curves: Curves) -> Finding | None:
     # Under a small beta a small change is real, if it is clear of the noise and changes which answer is preferred.
     if margin.moved and (abs(margin.change) > 0.02 or abs(accuracy.change) > 0.1):
         return None
-    rate = curves.get("learning_rate", fewest=1)
+    # Under views, both rewards may rise together: then the policy moved, though nothing tells the answers apart.
+    level, rate = curves.get("rewards/chosen"), curves.get("learning_rate", fewest=1)
+    policy_moved = level is not None and level.moved and abs(level.change) > 0.1
+    together = f" (the chosen reward went from {_number(level.start)} to {_number(level.end)})" if policy_moved else ""
     sentence = (
-        f"Rewards did not move: over {len(margin.values)} steps the margin went from {_number(margin.start)} to "
-        f"{_number(margin.end)}, accuracy from {accuracy.start:.2f} to {accuracy.end:.2f}."
+        f"The margin did not move: over {len(margin.values)} steps it went from {_number(margin.start)} to {_number(margin.end)}"
+        f"{together}, accuracy from {accuracy.start:.2f} to {accuracy.end:.2f}."
     )
+    read = "read some pairs with `mmalign data show`: are the better answers better?"
+    if policy_moved or (rate is not None and max(rate.values) > _HIGHEST_USUAL_RATE):
+        return Finding(
+            "rewards_do_not_move",
+            sentence,
+            f"Train longer; if that changes nothing, {read}",
+            {"start": margin.start, "end": margin.end},
+        )
     at_most = "" if rate is None else f" (at most {max(rate.values):.1e} here)"
     advice = (
         f"Raise train.learning_rate{at_most} or train longer; full fine-tuning often wants 5e-7 to 1e-5, LoRA 1e-5 to "
-        "2e-4. If that changes nothing, read some pairs with `mmalign data show`: are the better answers better?"
+        f"{_HIGHEST_USUAL_RATE:.0e}. If that changes nothing, {read}"
     )
     return Finding("rewards_do_not_move", sentence, advice, {"start": margin.start, "end": margin.end})
 
@@ -245,9 +260,10 @@ def _looks_away(curves: Curves) -> Finding | None:
         f"The model {what}: made blank, they cost the better held-out answers {before} nats per token "
         "(eval_image_reliance)."
     )
+    teaches = "" if _sees_changed_media(curves) else "Objectives under changed media (mdpo) teach to look. "
     advice = (
-        "Read some rows: can they be answered without looking? Objectives under changed media (mdpo) teach to look; "
-        "see also that model.freeze leaves the projector free."
+        f"Read some rows: can they be answered without looking? {teaches}See also that model.freeze leaves the "
+        "projector free."
     )
     return Finding("looks_away", sentence, advice, {"first": first, "last": last})
 
@@ -270,6 +286,11 @@ RULES: tuple[Callable[[Curves], Finding | None], ...] = (
     _gradient_spikes,
     _waits_for_data,
 )
+
+
+def _sees_changed_media(curves: Curves) -> bool:
+    terms = {name.removeprefix("loss/") for line in curves.lines for name in line if name.startswith("loss/")}
+    return any(term.startswith(preset.name) for term in terms for preset in VISUAL_PRESETS)
 
 
 def _has_likelihood(curves: Curves) -> bool:

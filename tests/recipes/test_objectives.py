@@ -43,9 +43,21 @@ def test_a_page_says_what_the_objective_reads():
     assert "rows of 2 or more ranked responses; log-probs under a reference model" in words("dpo")
     assert "rows of 3 or more ranked responses; no reference model" in words("tpo")
     assert "the best response of a row; no reference model" in words("sft")
+    judged = "an answer judged good or bad, or the best and the worst of a list; log-probs under a reference model"
+    assert judged in words("kto")
+    assert "all responses of a row" in words("dckd")
+    assert "rows with media, computed once more under changed media" in words("mdpo")
+    assert "rows with media, computed once more under changed media" in words("symmpo")
+    assert "rows with media" not in words("dpo")
     assert "the whole optimiser step, on all ranks" in words("aot")
     assert "the steps before (kept in checkpoints)" in words("bco")
     assert "how sharp the policy's predictions are" in words("wpo")
+
+
+def test_a_page_is_not_cut_on_a_narrow_terminal():
+    for name, preset in PRESETS.items():
+        facts = " ".join(printed(name, 80).replace("│", " ").split())
+        assert " ".join(preset.says.split()) in facts
 
 
 def test_a_name_of_trl_leads_to_our_page():

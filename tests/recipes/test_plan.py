@@ -210,3 +210,28 @@ def test_a_model_of_token_rewards_is_named_among_what_takes_memory(tmp_path, tin
     made = plan.run(from_values(values))
     assert made.footprint.token_reward == weights_of(tiny_model("qwen2", layers=4))
     assert "the model whose log-probs are rewards of single tokens" in " ".join(capsys.readouterr().out.split())
+
+
+def test_built_in_models_beside_the_policy_are_made_in_the_run_directory(tmp_path, tiny_model):
+    values = taught(tmp_path, tiny_model)
+    values["model"] |= {"path": "miniature/qwen2", "teacher": {"path": "miniature/qwen2", "top_k": 5}}
+    made = plan.run(from_values(values))
+    assert made.recipe.model.teacher.path == str(tmp_path / "run" / "start-qwen2")
+    assert made.teacher.weights == weights_of(tmp_path / "run" / "start-qwen2")
+    values |= {"objective": [{"name": "dpo"}]}
+    values["model"] = {"path": "miniature/qwen2", "reference": "miniature/qwen2"}
+    made = plan.run(from_values(values))
+    assert made.footprint.reference == weights_of(tmp_path / "run" / "start-qwen2")
+
+
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_a_directory_that_is_not_there_is_named_with_its_line_before_anything_is_loaded(tmp_path, verb, capsys):
+    (tmp_path / "r.yaml").write_text(
+        "recipe: preference\nmodel:\n  path: miniature/qwen2\n  teacher:\n    path: runs/nothing\n"
+        "data: {train: rows.jsonl}\nobjective:\n  - {name: dckd}\n"
+        "train: {output_dir: runs/mine, learning_rate: 1.0e-3}\n"
+    )
+    with pytest.raises(SystemExit):
+        main([verb, str(tmp_path / "r.yaml")])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "r.yaml:5: model.teacher.path: no such directory runs/nothing" in said

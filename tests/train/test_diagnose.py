@@ -105,9 +105,24 @@ def test_rewards_that_do_not_move():
     (finding,) = diagnose(run(noise=0.005, **still))
     assert finding.name == "rewards_do_not_move"
     assert "over 80 steps" in finding.sentence
+    assert "The margin did not move: over 80 steps it went from" in finding.sentence
     assert "(at most 1.0e-05 here)" in finding.advice
+    (fast,) = diagnose(run(noise=0.005, **(still | {"learning_rate": lambda t: 2e-3})))
+    assert fast.advice.startswith("Train longer; if that changes nothing, read some pairs")  # above the usual range
     moved = run(noise=0.005, **still, reference_moves=lambda t: float(t > 0.5))
     assert diagnose(moved) == []  # a reference that follows the policy lets margins begin anew
+
+
+def test_a_margin_that_stands_still_while_both_rewards_rise_is_no_standstill_of_the_policy():
+    together = HEALTHY | {
+        "rewards__chosen": lambda t: 1.7 * t,
+        "rewards__rejected": lambda t: 1.7 * t,
+        "rewards__margins": lambda t: 0.001,
+        "rewards__accuracies": lambda t: 0.5,
+    }
+    (finding,) = diagnose(run(noise=0.005, **together))
+    assert "(the chosen reward went from 0.2" in finding.sentence
+    assert "rate" not in finding.advice
 
 
 def test_small_margins_under_a_small_beta_count_as_moved_when_preferences_change():
@@ -279,6 +294,13 @@ def test_a_model_that_answers_without_looking_is_named():
         finding
     )
     assert "Objectives under changed media (mdpo) teach to look" in str(finding)
+
+
+def test_a_run_that_already_trains_under_changed_media_is_not_told_to():
+    (finding,) = diagnose([line | {"loss/mdpo_visual": 0.7} for line in looking(0.002)])
+    assert finding.name == "looks_away"
+    assert "mdpo" not in finding.advice
+    assert "Objectives under changed media" in str(diagnose([line | {"loss/dpo": 0.7} for line in looking(0.002)])[0])
 
 
 def test_a_model_that_looks_less_than_before_is_named_and_one_that_looks_is_not():
