@@ -9,7 +9,7 @@ from __future__ import annotations
 from mmalign.engine.views import LAST_RESPONSE, contrasted, other_media
 from mmalign.objectives.cells import BETTER, LAST, WORSE, Cell, Contrast
 from mmalign.objectives.links import square
-from mmalign.objectives.preset import PAIR, Parts, Preset, alone, ratio
+from mmalign.objectives.preset import PAIR, Preset, alone, ratio, weighed
 from mmalign.objectives.tokens import edited
 
 _FROM_THE_ROW = "What is changed is drawn from the id of the row: the same for policy, reference and every epoch."
@@ -19,17 +19,12 @@ _NOISE = (
 )
 
 
-def _weighed(*parts: tuple[str, float, Contrast]) -> Parts:
-    """Return the parts of a loss whose weight is not 0."""
-    return tuple(part for part in parts if part[1])
-
-
 def _mdpo(o):
     view = contrasted(o.contrast)
     how = {"beta": o.beta, "pairs": o.pairs}
     visual = Contrast(cells=(Cell(response=BETTER), Cell(response=BETTER, view=view, weight=-1)), **how)
     anchor = Contrast(cells=(Cell(response=BETTER),), shift=o.anchor, **how)
-    return _weighed(("", 1.0, ratio(o)), ("_visual", o.visual_weight, visual), ("_anchor", o.anchor_weight, anchor))
+    return weighed(("", 1.0, ratio(o)), ("_visual", o.visual_weight, visual), ("_anchor", o.anchor_weight, anchor))
 
 
 def _chip(o):
@@ -60,7 +55,7 @@ def _v_dpo(o):
         ]
     guided = Contrast(cells=tuple(cell for cell in cells if cell.weight), beta=o.beta, pairs=o.pairs)
     seen = (Cell(response=BETTER), Cell(response=BETTER, view=view, weight=-1, fixed=True))
-    return _weighed(("", 1.0, guided), ("_visual", o.visual_weight, Contrast(cells=seen, beta=o.beta, pairs=o.pairs)))
+    return weighed(("", 1.0, guided), ("_visual", o.visual_weight, Contrast(cells=seen, beta=o.beta, pairs=o.pairs)))
 
 
 def _symmpo(o):
@@ -72,7 +67,7 @@ def _symmpo(o):
     def part(*cells: Cell, beta: float = o.beta, **how) -> Contrast:
         return Contrast(cells=cells, beta=beta, pairs="best_rest", last_apart=True, **how)
 
-    return _weighed(
+    return weighed(
         ("", 1.0, part(Cell(response=BETTER), Cell(response=WORSE, weight=-1))),
         ("_here", o.symmetry_weight, part(*here)),
         ("_there", o.symmetry_weight, part(*there)),
@@ -95,7 +90,7 @@ def _vista_dpo(o):
         Cell(response=LAST, weight=-o.irrelevant_share),
     )
     pair = (Cell(response=BETTER), Cell(response=WORSE, weight=-1))
-    return _weighed(
+    return weighed(
         ("", 1.0, sentence),
         ("_token", o.token_weight, part(*pair, kl_weight=o.kl_weight)),
         ("_video", o.video_weight, seen(None, contrasted("static"))),
