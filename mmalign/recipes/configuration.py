@@ -77,7 +77,9 @@ def missing_models(recipe: RecipeConfig) -> list[Problem]:
     if model.teacher is not None:
         named |= {("model", "teacher", key): getattr(model.teacher, key) for key in ("path", "contrast")}
     return [
-        Problem(path=key, text=f"no such directory {path} (looked in {Path.cwd()}); give one that save_pretrained wrote")
+        Problem(
+            path=key, text=f"no such directory {path} (looked in {Path.cwd()}); give one that save_pretrained wrote"
+        )
         for key, path in named.items()
         if path is not None
         and not Path(path).exists()

@@ -25,7 +25,7 @@ LABELS = ("label", "kto_tag")
 _PAIR_SCORE_COLUMNS = tuple(name for pair in PAIR_SCORES for name in pair)
 MEANINGFUL = (*_MEDIA, *_REJECTED_MEDIA, "system", "history", "margin", "is_tie", *_PAIR_SCORE_COLUMNS)
 _EMPTY_TEXTS = ("", "[]", "{}")
-_TEXTS_THAT_JUDGE = frozenset("true false yes no good bad desirable undesirable 0 1".split())
+_TEXTS_THAT_JUDGE = frozenset(("true", "false", "yes", "no", "good", "bad", "desirable", "undesirable", "0", "1"))
 
 
 class Watched(dict):
