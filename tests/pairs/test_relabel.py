@@ -98,6 +98,11 @@ def test_a_row_without_two_goals_is_refused(row, reason):
         made("reward_augmented", row)
 
 
+def test_a_single_judged_answer_is_not_swapped():
+    with pytest.raises(RowError, match="it is a single answer; to turn a judgement round, change its label"):
+        made("swap", ranked(3.0))
+
+
 def test_a_prompt_without_a_user_turn_cannot_say_a_goal_there():
     row = ranked(2.0, 1.0, prompt=(Message.of("system", "Be kind."),))
     with pytest.raises(RowError, match="prompt has no user turn that could say the goal; put it into the system turn"):
