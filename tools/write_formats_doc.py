@@ -156,6 +156,8 @@ def _record(preference: Preference) -> str:
         name = f"answer {k + 1}" if len(preference.responses) > 1 else "answer"
         rank = f", rank {level + 1}" if len(preference.responses) > 1 else ""
         lines.append((name + rank, response.text + facts))
+    if preference.label is not None:
+        lines.append(("judged", "good" if preference.label else "bad"))
     for name in ("ties", "margin", "tags"):
         if getattr(preference, name):
             lines.append((name, str(getattr(preference, name))))

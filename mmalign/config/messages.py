@@ -73,6 +73,11 @@ def _words(entry: dict[str, Any], path: KeyPath, root: type[BaseModel]) -> str:
     if kind in _BOUND_WORDS:
         name, words = _BOUND_WORDS[kind]
         return f"must be {words} {entry['ctx'][name]:g}, got {show(value)}"
+    if kind == "string_type" and isinstance(value, dict):
+        moved = (
+            "; how a reference is computed is said by model.precompute_reference" if path[-1:] == ("reference",) else ""
+        )
+        return f"must be text, not a mapping of keys{moved}, got {show(value)}"
     return f"{_TYPE_WORDS.get(kind, entry['msg'])}, got {show(value)}"
 
 

@@ -21,6 +21,9 @@ _GOAL = (
     "You are an assistant whose answers reach a given overall score, on a scale from 1 (worst) to 10 (best), without "
     "speaking of it. Overall score to reach: {score}."
 )
+_LEAST_SCORE, _MOST_SCORE = 1, 10
+"""The scale that these words speak of."""
+
 _WEIGHTS = "You are an assistant who weighs what makes an answer good by these numbers: {weights}."
 
 
@@ -66,6 +69,14 @@ class RewardAugmented:
         if None in scores:
             hint = "give every response a score"
             raise RowError("response has no score to be asked for", field="responses", value=scores, hint=hint)
+        if self.goal == _GOAL and not all(_LEAST_SCORE <= score <= _MOST_SCORE for score in scores):
+            hint = "say the scale of your scores with goal, in words that hold {score}"
+            raise RowError(
+                "score lies outside the scale that the goal speaks of, 1 to 10",
+                field="responses",
+                value=scores,
+                hint=hint,
+            )
         lower = [response for response in preference.responses if response.score < preference.chosen.score]
         if not lower:
             reason = "responses have the same score, so that both goals would be one"

@@ -157,4 +157,6 @@ def _meant(name: str, known: Any) -> str:
 
 def _no_order(preference: Preference) -> RowError:
     reason, hint = "row has no two responses of different rank", "relabelling needs responses that are not tied"
+    if len(preference.responses) == 1:
+        hint = "it is a single answer; to turn a judgement round, change its label"
     return RowError(reason, field="responses", value=preference.levels(), hint=hint)

@@ -257,9 +257,9 @@ def _answer_text(response: Response) -> Text:
 
 
 def _facts(response: Response) -> str | None:
-    said = [
-        f"{name} {value}" for name, value in (("score", response.score), *response.scores.items()) if value is not None
-    ]
+    said = [] if response.score is None else [f"score {response.score}"]
+    by_name = ", ".join(f"{name} {value}" for name, value in response.scores.items())
+    said += [f"scores by name: {by_name}"] if by_name else []  # one may be called score, as after relabelling
     said += [f"{span.start}..{span.end} weighs {span.weight:g}" for span in response.spans]
     said += [f"saw {', '.join(fetch.shown(ref)[:40] for ref in response.media)}"] if response.media else []
     said += [f"by {response.model}"] if response.model else []

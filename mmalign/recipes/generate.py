@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate import PartialState
+from transformers.utils.logging import disable_progress_bar
 
 from mmalign.config.generate_schema import GenerateConfig
 from mmalign.config.media import data_root, media_limits, what_is_seen
@@ -59,6 +60,7 @@ def run(config: GenerateConfig, *, resume: bool = False) -> GenerateResult | Non
         DataError: rows cannot be read, or too many are refused; what was generated is kept for --resume.
         ModelError: the model cannot be loaded, or the server refuses every request.
     """
+    disable_progress_bar()  # of transformers, which draws one for weights beside ours for prompts
     processes = processes_of(config.generate.threads)
     place = RunDirectory(Path(config.generate.output_dir))
     if processes.is_main_process:
@@ -133,7 +135,7 @@ def _sampler(config: GenerateConfig, place: RunDirectory, processes: PartialStat
 def _finish(config: GenerateConfig, place: RunDirectory, parts: Parts, refused: list[Refusal]) -> GenerateResult:
     """Put the parts together in the order of the prompts; count what was refused, answer by answer."""
     place.quarantine.unlink(missing_ok=True)
-    quarantine = Quarantine(place.quarantine, config.data.max_refused_share)
+    quarantine = Quarantine(place.quarantine, config.data.max_refused_share, counted="answers")
     samples, rows = place.root / "samples.jsonl", place.root / "rows.jsonl"
     try:
         for refusal in refused:
@@ -155,7 +157,7 @@ def _finish(config: GenerateConfig, place: RunDirectory, parts: Parts, refused: 
     if config.model is not None:
         manifest["model"] = fingerprint_of(config.model, place)
     rundir.write_manifest(place, manifest)
-    summary = f"{count} rows; answers: {quarantine.summary()}"
+    summary = f"{count} rows; {quarantine.summary()}"
     look = (
         f"mmalign data view {rows} -o {place.root / 'rows.html'} --root {data_root(config.data, config.data.prompts)}"
     )

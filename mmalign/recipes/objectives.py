@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
@@ -120,8 +121,11 @@ def _rows_read(objective: Objective) -> str:
 
 
 def _short(source: str) -> str:
-    """Return the number of the paper, or the beginning of what stands for it."""
-    return next((word.strip(",;") for word in source.split() if word.startswith("arXiv:")), source.split(",")[0][:40])
+    """Return the number of the paper, else its short name and year, else the beginning of what stands for it."""
+    if number := next((word.strip(",;") for word in source.split() if word.startswith("arXiv:")), None):
+        return number
+    named = re.search(r"\((\w+)\) (\d{4})", source)
+    return f"{named[1]} {named[2]}" if named else source.split(",")[0][:40]
 
 
 def _yaml(value: object) -> str:

@@ -8,6 +8,7 @@ and no pixels decoded: the model is built without memory (`engine/footprint.py`)
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ import numpy as np
 import psutil
 import torch
 from accelerate import PartialState
+from transformers.utils.logging import disable_progress_bar
 
 from mmalign.config.schema import RecipeConfig
 from mmalign.engine.footprint import BatchShape, Footprint, Skeleton
+from mmalign.errors import DataError
 from mmalign.objectives.compose import Objective, build
 from mmalign.recipes import training
 from mmalign.recipes.plan_changes import RUNTIME_BYTES, Change, changes_until_it_fits
@@ -108,6 +111,7 @@ def run(recipe: RecipeConfig, *, memory_gb: float | None = None) -> Plan:
     Raises:
         MmalignError: what would also stop the training: rows, model or processor cannot be used.
     """
+    disable_progress_bar()  # of transformers, for files of built-in models
     state = PartialState()
     objective = build(recipe.objective)
     with _directory(recipe) as run_directory:
@@ -217,8 +221,18 @@ def _directory(recipe: RecipeConfig) -> Iterator[RunDirectory]:
     if not run_directory.metrics.exists() and not run_directory.checkpoints.exists():
         yield run_directory
         return
-    with tempfile.TemporaryDirectory() as elsewhere:
-        yield RunDirectory(Path(elsewhere))
+    elsewhere = RunDirectory(Path(tempfile.mkdtemp(prefix="mmalign-plan-")))
+    try:
+        yield elsewhere
+    except DataError:  # its message names the file of refused rows, which stays to be read
+        for place in elsewhere.root.iterdir():
+            if place != elsewhere.quarantine:
+                shutil.rmtree(place)
+        raise
+    except BaseException:
+        shutil.rmtree(elsewhere.root)
+        raise
+    shutil.rmtree(elsewhere.root)
 
 
 def _memory(memory_gb: float | None) -> tuple[int, str]:

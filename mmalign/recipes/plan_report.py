@@ -47,7 +47,8 @@ def _print_rows(plan: Plan, console: Console) -> None:
     console.rule("rows", align="left")
     console.print(f"{len(plan.rows):,} rows; tokens of a row (prompt with media, and all responses it trains on):")
     if plan.rows.views:
-        console.print(f"each counted as it is and in {len(plan.rows.views)} view(s): {', '.join(plan.rows.views)}")
+        views = "1 view" if len(plan.rows.views) == 1 else f"{len(plan.rows.views)} views"
+        console.print(f"each counted as it is and in {views}: {', '.join(plan.rows.views)}")
     console.print(_histogram(tree))
     images, text = media - video, prompt - media
     console.print(

@@ -104,7 +104,7 @@ def make_start(stage: Stage, accelerator: Accelerator) -> None:
 
 def _write_merged(stage: Stage, run: RunDirectory, made_of: dict[str, str]) -> None:
     base, adapter = stage.merges
-    print(f"merging {adapter} into {base}", flush=True)
+    print(f"writing the sum of {base} and adapter {adapter} to {run.start}", flush=True)
     trusted = stage.recipe.model.trust_remote_code
     model = merge(load_model(adapter, dtype=stage.merged_dtype, trust_remote_code=trusted))
     unfinished = run.start.with_name(f".start{rundir.UNFINISHED}")

@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from rich.console import Console
 from rich.markup import escape
+from transformers.utils.logging import disable_progress_bar
 
 from mmalign.config.schema import RecipeConfig
 from mmalign.config.stages import Stage, stages_of
@@ -37,6 +38,7 @@ def run(recipe: RecipeConfig, *, memory_gb: float | None = None) -> tuple[Plan, 
         return (plan.run(recipe, memory_gb=memory_gb),)
     console = Console(highlight=False)
     directory = RunDirectory(Path(recipe.train.output_dir))
+    disable_progress_bar()  # as in `plan`
     stages = stages_of(recipe, training.start_path(recipe, directory, PartialState()))
     plans = []
     for number, stage in enumerate(stages, start=1):

@@ -61,6 +61,7 @@ class DataPage:
         self._counts: dict[str, Counter[str]] = {"sources": Counter(), "tags": Counter(), "kinds": Counter()}
         self._lengths: list[int] = []
         self._answers: Counter[int] = Counter()
+        self._judged: Counter[str] = Counter()
         self.refused_rows = 0
 
     def __len__(self) -> int:
@@ -166,6 +167,7 @@ class DataPage:
         self._counts["kinds"].update(entry["kinds"])
         if entry["answers"]:
             self._answers[entry["answers"]] += 1
+            self._judged.update([entry["judged"]] if entry["judged"] else [])
             self._lengths.append(entry["length"])
 
     def _close_chunk(self) -> None:
@@ -195,6 +197,9 @@ class DataPage:
             beside = f"characters in the median row, {max(self._lengths):,} at most"
             tiles.append(Tile(title="Answers a row", value=many_answers, beside=_listed(shapes)))
             tiles.append(Tile(title="Longest answer", value=f"{median(self._lengths):,.0f}", beside=beside))
+        if self._judged:
+            good, bad = self._judged["good"], self._judged["bad"]
+            tiles.append(Tile(title="Judged one by one", value=f"{good + bad:,}", beside=f"{good:,} good, {bad:,} bad"))
         for kind, many in self._counts["kinds"].most_common():
             tiles.append(Tile(title=f"With {kind}", value=f"{many:,}", beside=f"{100 * many / rows:.0f}% of rows"))
         share = f"{100 * self.refused_rows / rows:.1f}% of rows" if rows else ""

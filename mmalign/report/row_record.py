@@ -86,6 +86,7 @@ def summary(record: dict[str, Any], entries: Sequence[dict[str, Any]], number: i
         "title": _title(record),
         "thumb": next(iter(numbers + _drawn_numbers(record)), -1),
         "answers": len(record.get("answers", ())),
+        "judged": {True: "good", False: "bad", None: ""}[record.get("label")],
         "length": _longest_answer(record),
         "refused": [refusal["reason"] for refusal in record.get("refused", ())],
         "source": record.get("source", ""),

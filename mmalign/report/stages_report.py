@@ -86,6 +86,13 @@ def write_stages_report(root: str | Path) -> Path:
     return write(run.report, html)
 
 
+def stages_in(root: str | Path) -> list[tuple[str, Path]]:
+    """Return name and directory of each stage that the manifest of a run names; none for a run without stages."""
+    run = RunDirectory(Path(root))
+    stages = mapping_of(json.loads, text_of(run.manifest)).get("stages")
+    return [(stage["name"], run.root / stage["directory"]) for stage in stages] if isinstance(stages, list) else []
+
+
 def _row(run: RunDirectory, stage: Mapping[str, str], lines: Sequence[Mapping[str, Any]]) -> StageRow:
     own = RunDirectory(run.root / stage["directory"])
     values = mapping_of(yaml.safe_load, text_of(own.config))

@@ -50,6 +50,7 @@ class Quarantine:
         max_share: largest share of refused rows that is accepted, between 0 and 1.
         rows_before_early_stop: how many rows must have been seen before the share can end the run.
         limit_name: what the user calls `max_share`.
+        counted: what is counted, in the plural.
     """
 
     def __init__(
@@ -58,11 +59,14 @@ class Quarantine:
         max_share: float = 0.05,
         rows_before_early_stop: int = ROWS_BEFORE_AN_EARLY_STOP,
         limit_name: str = "data.max_refused_share",
+        counted: str = "rows",
     ) -> None:
+        self.counted = counted
         self.path, self.max_share, self.limit_name = Path(path), max_share, limit_name
         self.rows_before_early_stop = rows_before_early_stop
         self.counts: Counter[str] = Counter()
         self.kept_rows = 0
+        self._first: Refusal | None = None
         self._written = {(refusal.file, refusal.row, refusal.reason) for refusal in recorded(self.path)}
         self._file = None
 
@@ -86,6 +90,7 @@ class Quarantine:
             DataError: too many rows are refused, or the file cannot be written.
         """
         self.counts[refusal.reason] += 1
+        self._first = self._first or refusal
         key = (refusal.file, refusal.row, refusal.reason)
         if key not in self._written:
             self._written.add(key)
@@ -100,17 +105,17 @@ class Quarantine:
             DataError: no row is left, or the share of refused rows is too large.
         """
         if not self.kept_rows:
-            raise DataError(f"no row is left: {self.summary()}. See {self.path}")
+            raise DataError(f"no row is left: {self.summary()}. See {self.path}{self._example()}")
         self._require_share()
 
     def summary(self) -> str:
         """Say in one line how many rows were refused and why, most frequent reason first."""
         if not self.refused_rows:
-            return f"all {self.kept_rows} rows are kept"
+            return f"all {self.kept_rows} {self.counted} are kept"
         total = self.kept_rows + self.refused_rows
         reasons = "; ".join(f"{reason}: {count}" for reason, count in self.counts.most_common())
         share = f"{100 * self.refused_rows / total:.1f}%"
-        return f"{self.refused_rows} of {total} rows ({share}) are refused: {reasons}"
+        return f"{self.refused_rows} of {total} {self.counted} ({share}) are refused: {reasons}"
 
     def close(self) -> None:
         """Close the file."""
@@ -133,7 +138,17 @@ class Quarantine:
         if self.refused_rows > self.max_share * (self.kept_rows + self.refused_rows):
             limit = f"more than the accepted share of {self.max_share:g}"
             way_out = f"See {self.path}; mend the rows, or raise {self.limit_name}"
-            raise DataError(f"{self.summary()}; that is {limit}. {way_out}")
+            raise DataError(f"{self.summary()}; that is {limit}. {way_out}{self._example()}")
+
+    def _example(self) -> str:
+        """Return the first refusal as the end of a message: most often the others are like it."""
+        first = self._first
+        if first is None:
+            return ""
+        said = [f"{first.field}: {first.reason}" if first.field else first.reason]
+        said += [f"got {first.value}"] if first.value else []
+        said += [first.hint] if first.hint else []
+        return f". The first: {first.file}, row {first.row}: {'; '.join(said)}"
 
 
 def _drop_unfinished_line(path: Path) -> None:

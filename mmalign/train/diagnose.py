@@ -102,8 +102,8 @@ def _rewards_do_not_move(curves: Curves) -> Finding | None:
     policy_moved = level is not None and level.moved and abs(level.change) > 0.1
     together = f" (the chosen reward went from {_number(level.start)} to {_number(level.end)})" if policy_moved else ""
     sentence = (
-        f"The margin did not move: over {len(margin.values)} steps it went from {_number(margin.start)} to {_number(margin.end)}"
-        f"{together}, accuracy from {accuracy.start:.2f} to {accuracy.end:.2f}."
+        f"The margin did not move: over {len(margin.values)} steps it went from {_number(margin.start)} to "
+        f"{_number(margin.end)}{together}, accuracy from {accuracy.start:.2f} to {accuracy.end:.2f}."
     )
     read = "read some pairs with `mmalign data show`: are the better answers better?"
     if policy_moved or (rate is not None and max(rate.values) > _HIGHEST_USUAL_RATE):

@@ -236,7 +236,7 @@ def _positions_read(preference: Preference, responses_read: ResponsesRead) -> Se
             "row gives the objective nothing to compare",
             field="responses",
             value=f"{len(preference.responses)} response(s), levels {preference.levels()}",
-            hint="comparing needs two responses of different rank; single answers are for sft, or with a label for kto",
+            hint="comparing needs two responses of different rank; answers judged one by one are for kto, else sft",
         )
     return positions
 

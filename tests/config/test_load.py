@@ -110,6 +110,11 @@ def test_a_recipe_does_not_change_after_loading(load_with):
         ("5.0e-6", ".inf", "r.yaml:19: train.learning_rate: must be finite, got inf"),
         ("shuffle: true", "shuffle: yes", "r.yaml:23: train.shuffle: must be true or false, got 'yes'"),
         ("shuffle: true", "shuffle: 1", "r.yaml:23: train.shuffle: must be true or false, got 1"),
+        (
+            "output_dir: runs/mine",
+            "output_dir: {a: 1}",
+            "train.output_dir: must be text, not a mapping of keys, got {'a'",
+        ),
         ("output_dir: runs/mine", "output_dir: 7", "r.yaml:16: train.output_dir: must be text; quote it, got 7"),
         ("train: rows.jsonl", "train: ''", "r.yaml:8: data.train: must not be empty, got ''"),
         ("[vision]", "vision", "r.yaml:6: model.freeze: must be a list, such as [a, b], got 'vision'"),

@@ -88,12 +88,19 @@ def test_of_a_list_the_best_meets_one_drawn_from_the_lower_ones():
         (ranked(3.0, 3.0), "responses have the same score, so that both goals would be one"),
         (ranked(None, None), "response has no score to be asked for"),
         (ranked(3.0), "responses have the same score"),
+        (ranked(3.0, 0.0), "score lies outside the scale .* 1 to 10 .got .3.0, 0.0..; say the scale of your scores"),
+        (ranked(11.0, 2.0), "score lies outside the scale"),
     ],
-    ids=["equal", "unscored", "one response"],
+    ids=["equal", "unscored", "one response", "too low", "too high"],
 )
 def test_a_row_without_two_goals_is_refused(row, reason):
     with pytest.raises(RowError, match=reason):
         made("reward_augmented", row)
+
+
+def test_a_single_judged_answer_is_not_swapped():
+    with pytest.raises(RowError, match="it is a single answer; to turn a judgement round, change its label"):
+        made("swap", ranked(3.0))
 
 
 def test_a_prompt_without_a_user_turn_cannot_say_a_goal_there():

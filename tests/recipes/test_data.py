@@ -99,7 +99,7 @@ def test_show_prints_everything_that_a_row_says(tmp_path):
     for said in (
         "a list of 3 answers",
         "answer 3, rank 2",
-        "score 2.0, true 4.5, by m-7b",
+        "score 2.0, scores by name: true 4.5, by m-7b",
         "2..5 weighs 0",
         "judged by anna",
     ):

@@ -26,6 +26,7 @@ def test_every_preset_has_a_line_with_what_it_does_and_its_paper():
     assert set(named) == set(PRESETS)
     assert "the log-ratio of the better response must lead" in named["dpo"]
     assert named["dpo"].endswith("arXiv:2305.18290")
+    assert named["sail"].endswith("SAIL 2025")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,6 +1,8 @@
 """`mmalign plan`: what it finds, what it proposes, and what it leaves alone."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,6 +95,17 @@ def test_a_run_that_exists_is_left_alone(recipe, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     plan.run(recipe())
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
+def test_refused_rows_of_a_plan_beside_a_run_are_kept_and_the_way_out_is_said(tmp_path, recipe):
+    made = recipe("data.train=configs/miniature/corners_judged_train.jsonl", "objective.0.name=dpo")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(DataError, match="answers judged one by one are for kto") as refused:
+        plan.run(made)
+    kept = Path(re.search(r"See (\S+?quarantine\.jsonl)", str(refused.value))[1])
+    assert "row gives the objective nothing to compare" in kept.read_text(encoding="utf-8")
+    assert [place.name for place in kept.parent.iterdir()] == ["quarantine.jsonl"]
+    shutil.rmtree(kept.parent)
 
 
 def test_a_mistake_in_the_recipe_stops_the_plan(recipe):

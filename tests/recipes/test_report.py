@@ -42,6 +42,21 @@ def test_a_finished_run_and_one_without_a_step_are_called_so(tmp_path, capsys):
     assert "no step yet, finished" in capsys.readouterr().out
 
 
+def test_a_run_that_was_killed_in_its_second_stage_is_reported_stage_by_stage(tmp_path, capsys):
+    root = tmp_path / "mine"
+    (root / "stages").mkdir(parents=True)
+    stages = [{"name": name, "directory": f"stages/{name}", "starts_from": "base"} for name in ("easy", "hard", "last")]
+    (root / "manifest.json").write_text(json.dumps({"stages": stages}))
+    (root / "config.yaml").write_text("recipe: preference\n")
+    interrupted(root / "stages" / "easy")
+    interrupted(root / "stages" / "hard", steps=5)
+    report.run(root)
+    printed = capsys.readouterr().out
+    assert "stage easy: The learning rate was 0 in all 12 steps" in printed
+    assert "17 steps, not finished" in printed
+    assert "hard" in (root / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_directory_without_a_run_gets_no_page(tmp_path):
     (tmp_path / "notes.txt").write_text("not a run")
     with pytest.raises(DataError, match="holds no run; a run directory has a config.yaml; name the train.output_dir"):

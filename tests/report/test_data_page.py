@@ -81,6 +81,14 @@ def test_a_row_says_how_its_only_answer_was_judged(label):
     record = row_record.of_preference(judged, lambda ref, field: 0)
     assert record.get("label") is label
     assert record["answers"][0]["level"] == (1 if label is False else 0)
+    assert row_record.summary(record, [])["judged"] == {True: "good", False: "bad", None: ""}[label]
+
+
+def test_the_overview_counts_answers_judged_good_and_bad(tmp_path):
+    labels = (True, False, False, None)
+    alone = [dataclasses.replace(row(str(k), answers=("A kettle.",)), label=label) for k, label in enumerate(labels)]
+    page = require_only_its_own_script(page_of(tmp_path, alone).read_text(encoding="utf-8"))
+    assert "Judged one by one 3 1 good, 2 bad" in page.text
 
 
 def test_places_of_spans_count_as_a_browser_counts():

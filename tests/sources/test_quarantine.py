@@ -115,6 +115,16 @@ def test_a_file_of_which_nothing_is_left_says_so_whatever_the_share(tmp_path):
         quarantine.check()
 
 
+def test_the_end_of_a_run_shows_the_first_refusal_with_its_way_out(tmp_path):
+    quarantine = Quarantine(tmp_path / "quarantine.jsonl", max_share=1.0, counted="answers")
+    quarantine.refuse("x", 7, MISSING)
+    quarantine.refuse("x", 8, RowError("other"))
+    ending = "The first: x, row 7: images[0]: image is missing; got 'a.jpg'; look there"
+    with pytest.raises(DataError, match=re.escape(ending) + "$"):
+        quarantine.check()
+    assert quarantine.summary() == "2 of 2 answers (100.0%) are refused: image is missing: 1; other: 1"
+
+
 def test_a_full_disk_is_a_message():
     with pytest.raises(DataError, match="cannot write /dev/full: No space left on device"):
         Quarantine("/dev/full").refuse("x", 1, MISSING)

@@ -88,6 +88,7 @@ class RowList {
     const facts = made('div', 'facts');
     if (row.refused.length > 0) facts.append(made('span', 'refused', `\u2715 ${row.refused[0]}`), ' \u00b7 ');
     const answers = row.answers === 0 ? [] : [row.answers === 1 ? '1 answer' : `${row.answers} answers`];
+    if (row.judged !== '') answers[0] += `, judged ${row.judged}`;
     facts.append([ownNumber(row), ...answers, ...row.kinds, row.source].filter((fact) => fact !== '').join(' \u00b7 '));
     const item = made('div', 'item', null, title, facts);
     if (row.thumb >= 0) item.append(thumbnail(row.thumb));
