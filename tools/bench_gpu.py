@@ -63,8 +63,10 @@ def main() -> None:
         cases, sides = (list(_cases())[:1], SIDES[:2]) if arguments.quick else (list(_cases()), SIDES)
         _require_agreement(folder / "tiny", arguments.device, cases, threads)
         size = {"scale": "tiny"} if arguments.quick else {"scale": "bench", **SIZE}
-        models = save_models(folder / "timed", family=FAMILY, dtype="bfloat16", **size)
-        setting = Setting(*models, device=arguments.device, dtype="bfloat16")
+        # Without a GPU the program is only tried, and few CPUs multiply in half precision.
+        dtype = "bfloat16" if arguments.device == "cuda" else "float32"
+        models = save_models(folder / "timed", family=FAMILY, dtype=dtype, **size)
+        setting = Setting(*models, device=arguments.device, dtype=dtype)
         rate = matrix_rate(setting, threads)
         _say(lines, heading(setting, threads, rate))
         _say(lines, TABLE_HEAD)
@@ -147,7 +149,8 @@ def _layout(prompt: int, length: int, responses: int, device: str) -> tuple[Tens
 
 def _qkv(rows: int, heads: int, length: int, width: int, device: str) -> list[Tensor]:
     shape = (rows, heads, length, width)
-    return [torch.randn(shape, device=device, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    return [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
 
 
 def _flex_milliseconds(segment: Tensor, index: Tensor, tensors: list[Tensor]) -> float:

@@ -88,7 +88,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu_and_writes_its_tables(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     lines = (tmp_path / "gpu.md").read_text().splitlines()
-    assert "bfloat16, sdpa" in lines[0]
+    assert "float32, sdpa" in lines[0]
     assert sum("| tree |" in line for line in lines) == 1
     assert lines[-1].startswith("| 8 x 8 tokens | ")
 
