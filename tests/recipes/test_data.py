@@ -252,7 +252,7 @@ def test_show_of_a_file_keyed_by_ids_shows_a_few_of_them(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({str(k): {"answer": "a"} for k in range(500)}))
     text = shown(tmp_path / "x.json")
     assert "these are 500 entries under one object, no row" in text and "... and 480 more" in text
-    (tmp_path / "y.json").write_text('{"objects": []}')
+    (tmp_path / "y.json").write_text('{"pages": []}')
     assert "a row of preferences has a prompt and answers" in shown(tmp_path / "y.json")
 
 
@@ -274,7 +274,7 @@ REAL_FILES = {
     "benchmarks/nextqa/val.csv": 2,
     "benchmarks/tempcompass/questions_yes_no.json": 1,
     "benchmarks/tempcompass/predictions_video-llava_multi-choice.json": 1,
-    "scene/respace_example.json": 1,
+    "scene/respace_example.json": 0,
     "README.md": 2,
 }
 

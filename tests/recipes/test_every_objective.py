@@ -141,15 +141,15 @@ def test_the_table_names_every_preset():
 def test_a_preset_asks_for_what_the_table_says_and_for_nothing_else(tmp_path, name):
     needs, objective = NEEDS[name], build([{"name": name}])
     row = full_row(tmp_path, 0, "image", responses=1 if needs.rows == "judged" else 3, rows=needs.rows)
-    objective.require_scores(row)
+    objective.require_row(row)
     kinds = {"reference", "reference_kl", "teacher_logps", "contrast_logps", "token_reward"}
     assert set(needs.of_recipe) == objective.needs & kinds - {"reference", "reference_kl"}
     least = next(count for count in (1, 2, 3) if objective.responses_read(range(count)))
     assert least == needs.responses
     for wanted in needs.of_responses:
         with pytest.raises(RowError, match="response (has no score|lacks a number)"):
-            objective.require_scores(_without(row, {wanted}))
-    objective.require_scores(_without(row, {"score", *NUMBERS} - set(needs.of_responses)))
+            objective.require_row(_without(row, {wanted}))
+    objective.require_row(_without(row, {"score", *NUMBERS} - set(needs.of_responses)))
 
 
 def _without(row, names):

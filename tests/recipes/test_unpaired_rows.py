@@ -116,7 +116,7 @@ def test_judged_rows_are_refused_by_objectives_that_compare(tmp_path, settings, 
     refused = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
     assert {line["reason"] for line in refused} == {"row gives the objective nothing to compare"}
     assert [line["row"] for line in refused] == ([1, 2, 4, 5, 6] if objective[0]["name"] == "dpo" else [1, 5])
-    assert "with a label for kto" in refused[0]["hint"]
+    assert "answers judged one by one are for kto" in refused[0]["hint"]
 
 
 def test_a_borrowed_answer_is_cut_where_the_bound_on_tokens_is_and_counts_in_the_prepared_lengths(
