@@ -181,9 +181,9 @@ def _far_from_reference(curves: Curves) -> Finding | None:
     if distance is None or not (distance.moved and distance.change > 0) or distance.end < 2:
         return None
     sentence = (
-        f"The policy is far from its reference: {_number(distance.end)} nats per token on the answers of the rows in "
-        f"the last quarter (k3; {_number(distance.start)} in the first). So large a distance means that whole answers "
-        "were made nearly impossible, and that other text has changed with them."
+        f"The policy is far from its reference: k3 is {_number(distance.end)} a token on the answers of the rows in "
+        f"the last quarter ({_number(distance.start)} in the first). It grows exponentially with what a token loses; "
+        "this much says that some were made nearly impossible, not how far apart the two are in nats."
     )
     advice = "Raise beta, lower train.learning_rate, or stop earlier; judge by generated answers."
     return Finding("far_from_reference", sentence, advice, {"kl/k3": distance.end})
